@@ -1,0 +1,1 @@
+"""Self-supervised methods: every module without a leading underscore is one."""

@@ -1,0 +1,84 @@
+"""The contract of a self-supervised method; the training loop calls it in this order.
+
+For each update: schedules, `before_forward`, `forward` (the loss) and its gradient,
+`on_gradients`, the optimizer, `after_update`. An update is one optimizer step.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from eosin.encoders import Encoder
+from eosin.engine.optimizers import OptimizerName
+from eosin.engine.schedules import Schedule
+from eosin.images.views import Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """The settings that every method has."""
+
+    optimizer: OptimizerName
+    """Optimizer; its settings are the method's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long a run is, which schedules need."""
+
+    batch_size: int
+    """Tiles per update, over all processes and micro-batches."""
+    updates: int
+    """Updates of the whole run."""
+    updates_per_epoch: int
+    """Updates in which every tile is seen once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A loss to minimise and what to log beside it."""
+
+    total: Tensor
+    """The scalar whose gradient is taken."""
+    parts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Scalars that explain it."""
+
+
+class Method(nn.Module, ABC):
+    """A self-supervised method around an encoder; its `state_dict` holds all of its state."""
+
+    @abstractmethod
+    def views(self) -> Views:
+        """The augmented crops of one tile, in the order in which `forward` takes them."""
+
+    @abstractmethod
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Parameters to optimise, as groups with a `name` that `schedules` refers to."""
+
+    @abstractmethod
+    def schedules(self) -> Mapping[str, Mapping[str, Schedule]]:
+        """For each group by name, a schedule for each setting, such as `lr`."""
+
+    def before_forward(self, update: int) -> None:
+        """What precedes the forward pass: momentum update of a key encoder, prototype norm."""
+
+    @abstractmethod
+    def forward(self, views: Sequence[Tensor], update: int) -> Loss:
+        """The loss of a batch: one normalised tensor [B, 3, S, S] for each view."""
+
+    def on_gradients(self, update: int) -> None:
+        """What happens to the gradients before the optimizer: clipping, freezing."""
+
+    def after_update(self, update: int) -> None:
+        """What follows the optimizer: momentum update of a teacher, centre, queue."""
+
+    @abstractmethod
+    def export_encoder(self) -> Encoder:
+        """The encoder to keep: the trained one, or the teacher's."""
+
+    def chance_loss(self) -> float | None:
+        """The loss of a collapsed model, which every input gives, where the method has one."""
+        return None
