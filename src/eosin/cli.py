@@ -1,0 +1,224 @@
+"""The commands of `eosin`: what is typed becomes a config, and what comes out is printed."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from eosin import __version__
+from eosin.errors import InputError, UsageError
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command has to say when it is done."""
+
+    text: str
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it is for, an example, and what runs it."""
+
+    summary: str
+    example: str
+    run: Callable[[list[str]], Outcome]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code.
+
+    0 done, 1 failed, 2 wrong usage, 3 done with quarantined input, 4 interrupted and resumable.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    wants_json = "--json" in words
+    words = [word for word in words if word != "--json"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"eosin {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        print(f"eosin: there is no command {name!r}; see eosin --help", file=sys.stderr)
+        return 2
+    try:
+        outcome = COMMANDS[name].run(rest)
+    except InputError as error:
+        print(f"eosin {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"eosin {name}: stopped; the same command resumes.", file=sys.stderr)
+        return 4
+    print(json.dumps(outcome.facts) if wants_json else outcome.text)
+    return outcome.exit_code
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "eosin: self-supervised learning for computational pathology",
+            "",
+            "usage: eosin COMMAND [OPTIONS]; eosin COMMAND --help explains one",
+            "",
+            *lines,
+            "",
+            "--json prints a command's outcome for machines.",
+        ]
+    )
+
+
+def _parse(
+    config: type[ConfigT], name: str, words: list[str], default: ConfigT | None = None
+) -> ConfigT:
+    """Turns words into a config; its fields and their descriptions are the options."""
+    import tyro
+
+    command = COMMANDS[name]
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(
+        config if default is None else type(default),
+        prog=f"eosin {name}",
+        description=f"{command.summary}\n\nExample: {command.example}",
+        args=words,
+        **given,
+    )
+
+
+def _tile(words: list[str]) -> Outcome:
+    from eosin.slides.tiling import Config, tile
+
+    report = tile(_parse(Config, "tile", words))
+    lines = [
+        f"{report.tiles:,} tiles of {report.done + report.skipped:,} slides "
+        f"({report.bytes / 1e6:,.1f} MB) are in {report.out}; this took {report.seconds:,.1f} s.",
+        *(f"Quarantined: {record.path}: {record.reason}" for record in report.quarantined),
+        f"Next: eosin pretrain barlow_twins --data {report.out} --out runs/barlow_twins",
+    ]
+    facts = {
+        "out": str(report.out),
+        "tiles": report.tiles,
+        "bytes": report.bytes,
+        "done": report.done,
+        "skipped": report.skipped,
+        "quarantined": {record.path: record.reason for record in report.quarantined},
+        "seconds": report.seconds,
+    }
+    return Outcome("\n".join(lines), facts, report.exit_code)
+
+
+def _pretrain(words: list[str]) -> Outcome:
+    from eosin import recipes
+    from eosin.pretrain.run import Config, pretrain_encoder
+
+    if not words or words[0].startswith("-"):
+        listed = [f"  {name:<26} {recipes.summary(name)}" for name in recipes.names()]
+        text = "\n".join(
+            [
+                "usage: eosin pretrain RECIPE --data DATA... [OPTIONS]",
+                f"Example: {COMMANDS['pretrain'].example}",
+                "",
+                "recipes (eosin pretrain RECIPE --help lists the options):",
+                *listed,
+            ]
+        )
+        return Outcome(text=text, exit_code=0 if words[:1] in (["-h"], ["--help"]) else 2)
+    config = _parse(Config, "pretrain", words[1:], default=recipes.load(words[0]))
+    folder = pretrain_encoder(config)
+    return Outcome(
+        text=f"The encoder is in {folder}.\n"
+        f'It loads with timm.create_model("local-dir:{folder}", pretrained=True).\n'
+        f"Next: eosin evaluate {folder} --on DATASET --out results",
+        facts={"encoder": str(folder)},
+    )
+
+
+def _evaluate(words: list[str]) -> Outcome:
+    from rich.console import Console
+
+    from eosin.results.comparison import compare_encoders
+    from eosin.results.files import read_results
+    from eosin.results.tables import print_table
+    from eosin.tasks._evaluate import Config, evaluate
+
+    config = _parse(Config, "evaluate", words)
+    results = evaluate(config)
+    # To standard error: standard output is the outcome's, which --json makes a line for machines.
+    print_table(compare_encoders(read_results(config.out)), console=Console(stderr=True))
+    return Outcome(
+        text=f"{len(results)} results are in {config.out}.\n"
+        f"Next: eosin report {config.out} --out report",
+        facts={"results": str(config.out), "rows": len(results)},
+    )
+
+
+def _report(words: list[str]) -> Outcome:
+    from eosin.report.html import Config, write_report
+
+    paths = write_report(_parse(Config, "report", words))
+    return Outcome(
+        text=f"The report is {paths.html}, and as Markdown {paths.markdown}.",
+        facts={"html": str(paths.html), "markdown": str(paths.markdown)},
+    )
+
+
+def _weights(words: list[str]) -> Outcome:
+    from eosin.weights import LICENCE, RELEASE_URL, list_released, weights_folder
+
+    if words != ["list"]:
+        raise UsageError("usage: eosin weights list")
+    rows = list_released()
+    lines = [f"  {name:<28} {file:<36} {state}" for name, file, state in rows]
+    return Outcome(
+        text="\n".join([f"Files in {weights_folder()} from {RELEASE_URL} ({LICENCE}):", *lines]),
+        facts={"weights": [dict(zip(("name", "file", "state"), row, strict=True)) for row in rows]},
+    )
+
+
+def _demo(words: list[str]) -> Outcome:
+    from eosin.demo import Config, run_demo
+
+    outcome = run_demo(_parse(Config, "demo", words))
+    return Outcome(text=outcome.text(), facts=outcome.facts(), exit_code=outcome.exit_code)
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "The whole line, from slides to a report, on synthetic or on your own slides.",
+        "eosin demo --out eosin-demo",
+        _demo,
+    ),
+    "tile": Command(
+        "Cut whole-slide images into a tile store.",
+        "eosin tile --slides SLIDES --out tiles --mpp 0.5 --tile-px 512",
+        _tile,
+    ),
+    "pretrain": Command(
+        "Pre-train an encoder on tiles without labels.",
+        "eosin pretrain barlow_twins_resnet50 --data tiles --out runs/bt",
+        _pretrain,
+    ),
+    "evaluate": Command(
+        "Benchmark encoders on labelled images with linear probe and kNN.",
+        "eosin evaluate runs/bt/encoder --on LABELLED --out results",
+        _evaluate,
+    ),
+    "report": Command(
+        "Write the comparison as a table and as one self-contained page.",
+        "eosin report results --out report",
+        _report,
+    ),
+    "weights": Command(
+        "List the released encoders and where their files belong.",
+        "eosin weights list",
+        _weights,
+    ),
+}

@@ -1,0 +1,1 @@
+"""Pre-training: from tiles to an exported encoder."""

@@ -1,0 +1,285 @@
+"""A pre-training run: tiles in, an encoder in timm's layout out."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from eosin import atomic, plugins
+from eosin.encoders import Encoder, build_encoder
+from eosin.encoders._base import create_timm_model
+from eosin.encoders.vit import resizing_as_dino
+from eosin.engine import precision as number_format
+from eosin.engine.loop import LoopConfig, train
+from eosin.engine.optimizers import build_optimizer
+from eosin.engine.precision import Precision
+from eosin.errors import InputError, UsageError
+from eosin.methods._base import Method, MethodConfig, Plan
+from eosin.pretrain.data import Batch, batches
+from eosin.pretrain.monitor import CollapseMonitor
+from eosin.pretrain.sources import TileSource, open_source
+from eosin.provenance import plain, sha256_of, stamp
+from eosin.weights import export_encoder, load_encoder
+
+_MONITORED_TILES = 256
+# What may differ between a run and its continuation, since the weights do not depend on it.
+_FREE_FIELDS = ("data", "out", "workers", "checkpoint_every", "log_every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Pre-trains an encoder on tiles without labels."""
+
+    method: MethodConfig
+    """Settings of the method."""
+    data: tuple[Path, ...] = ()
+    """Tile stores, image folders (nested or not) and HDF5 files."""
+    data_weights: tuple[float, ...] = ()
+    """Share of each of --data; by default its share of the tiles."""
+    out: Path = Path("runs/pretrain")
+    """Folder of the run: config, log, checkpoints and the exported encoder."""
+    encoder: str = ""
+    """Encoder to train from scratch: resnet18, vit_small_patch16, timm/NAME and so on."""
+    init: str = ""
+    """Encoder to continue from instead: a released name or a folder."""
+    batch_size: int = 256
+    """Tiles per update."""
+    epochs: float = 100.0
+    """How often every tile is seen."""
+    tiles_seen: int | None = None
+    """Length of the run in tiles, instead of --epochs: 256,000,000 is the paper's."""
+    seed: int = 0
+    """Seed of the initial weights, of the order of tiles and of the views."""
+    workers: int = 2
+    """Processes that make views; the result does not depend on it."""
+    threads: int = 0
+    """Threads of the training process on a CPU; 0 leaves PyTorch's choice."""
+    precision: Precision = "auto"
+    """Number format: bf16 where the hardware has it, or fp32."""
+    checkpoint_every: int = 200
+    """Updates between checkpoints."""
+    log_every: int = 20
+    """Updates between lines of the log."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 2:
+            raise UsageError(f"--batch-size is {self.batch_size}; it must be at least 2.")
+        if self.epochs <= 0 or (self.tiles_seen is not None and self.tiles_seen <= 0):
+            raise UsageError("--epochs and --tiles-seen must be above 0.")
+        if self.data_weights and len(self.data_weights) != len(self.data):
+            raise UsageError(
+                f"--data-weights has {len(self.data_weights)} values, --data {len(self.data)}."
+            )
+
+    @property
+    def method_module(self) -> ModuleType:
+        """The plug-in that the method's settings belong to."""
+        return sys.modules[type(self.method).__module__]
+
+    @property
+    def method_name(self) -> str:
+        """The name of the method."""
+        return self.method_module.__name__.rpartition(".")[2]
+
+
+def default_config(method: str) -> Config:
+    """The settings of a method's own plug-in, by the method's name."""
+    module = plugins.load("methods", method)
+    return Config(method=module.Config(), encoder=module.ENCODER, out=Path("runs") / method)
+
+
+def pretrain_encoder(config: Config) -> Path:
+    """Pre-trains an encoder, or goes on where an earlier run with this config stopped.
+
+    Returns:
+        The folder of the exported encoder, `<out>/encoder`.
+
+    Raises:
+        InputError: the data, the encoder or the run's folder cannot be used; nothing was changed.
+        Interrupted: the process was asked to stop; the same call resumes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("eosin pretrain runs in one process so far; start it without torchrun.")
+    if not config.data:
+        raise UsageError("--data is missing; give tile stores, image folders or HDF5 files.")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    sources = [open_source(path) for path in config.data]
+    plan = _plan(config, sum(len(source) for source in sources))
+    with atomic.locked(config.out):
+        _claim_folder(config, sources)
+        device = number_format.default_device()
+        torch.manual_seed(config.seed)
+        method = build_method(config, plan).to(device, memory_format=torch.channels_last)
+        encoder = method.export_encoder()
+        _announce(config, plan, encoder, device)
+        groups = method.param_groups()
+        optimizer = build_optimizer(config.method.optimizer, groups)
+        monitor = CollapseMonitor(method, _fixed_tiles(sources, encoder.input_px), plan.updates)
+
+        def prepared(start: int) -> Generator[Sequence[Tensor]]:
+            for batch in _batches(config, sources, plan, start):
+                yield _on_device(batch, encoder, device)
+
+        loop = LoopConfig(
+            updates=plan.updates,
+            tiles_per_update=plan.batch_size,
+            precision=config.precision,
+            checkpoint_every=config.checkpoint_every,
+            log_every=config.log_every,
+            title=f"pre-training {config.method_name}",
+        )
+        train(method, optimizer, prepared, config.out, loop, device=device, monitor=monitor)
+        folder = config.out / "encoder"
+        export_encoder(method.export_encoder().cpu(), folder, _provenance(config, plan, sources))
+    return folder
+
+
+def build_method(config: Config, plan: Plan) -> Method:
+    """Builds the method around a new encoder, or around the one to continue from."""
+    module = config.method_module
+    view_px = max(module.views(config.method).sizes)
+    name = config.encoder or module.ENCODER
+    if config.init:
+        encoder = load_encoder(config.init)
+        encoder = _for_training(encoder, module.encoder_args(encoder.architecture))
+    else:
+        encoder = build_encoder(name, input_px=view_px, **module.encoder_args(name))
+    return module.build(config.method, encoder, plan)
+
+
+def _for_training(encoder: Encoder, args: dict[str, Any]) -> Encoder:
+    """The same weights in a model that has what the method trains with, such as drop path."""
+    card = encoder.card
+    model = create_timm_model(card.architecture, {**card.model_args, **args})
+    model.load_state_dict(encoder.model.state_dict())
+    return Encoder(resizing_as_dino(model), card)
+
+
+def _plan(config: Config, tiles: int) -> Plan:
+    if tiles < config.batch_size:
+        raise InputError(
+            f"--data holds {tiles:,} tiles, fewer than the {config.batch_size} of one update. "
+            f"Give --batch-size {max(tiles // 2, 2)} or less, or more tiles."
+        )
+    updates_per_epoch = tiles // config.batch_size
+    seen = config.tiles_seen or config.epochs * tiles
+    return Plan(
+        batch_size=config.batch_size,
+        updates=max(math.ceil(seen / config.batch_size), 1),
+        updates_per_epoch=updates_per_epoch,
+    )
+
+
+def _claim_folder(config: Config, sources: Sequence[TileSource]) -> None:
+    """Writes what the run is, or checks that the folder holds the same run.
+
+    Raises:
+        InputError: it holds another one; the message says in what they differ.
+    """
+    description = {
+        "method_name": config.method_name,
+        "config": plain(config),
+        "tiles": [source.fingerprint for source in sources],
+    }
+    path = config.out / "run.json"
+    if not path.is_file():
+        atomic.write_json(path, {**description, "provenance": stamp()})
+        return
+    earlier = json.loads(path.read_text())
+    differing = [
+        name
+        for name in (field.name for field in fields(config))
+        if name not in _FREE_FIELDS and earlier["config"].get(name) != description["config"][name]
+    ]
+    if earlier["tiles"] != description["tiles"]:
+        differing.append("the tiles of --data")
+    if earlier["method_name"] != config.method_name:
+        differing.insert(0, f"the method (it was {earlier['method_name']})")
+    if differing:
+        raise InputError(
+            f"{config.out} holds a run that differs in: {', '.join(differing)}. "
+            "Give another --out, or the settings of its run.json to resume it."
+        )
+
+
+def _announce(config: Config, plan: Plan, encoder: Encoder, device: torch.device) -> None:
+    """Prints what the run will do, before it starts."""
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    rates = [
+        f"{field.name} {value:g} x {plan.batch_size}/256 = {value * plan.batch_size / 256:.4g}"
+        for field in fields(cast(Any, config.method))
+        if field.name.endswith("_per_256")
+        and (value := getattr(config.method, field.name)) is not None
+    ]
+    lines = (
+        f"{config.method_name} on {encoder.architecture} ({parameters / 1e6:.1f} M parameters), "
+        f"{number_format.resolve(config.precision, device)} on {device}",
+        f"{plan.updates:,} updates of {plan.batch_size} tiles = "
+        f"{plan.updates * plan.batch_size:,} tiles seen",
+        f"learning rate: {'; '.join(rates)}",
+        f"run folder: {config.out}",
+    )
+    print("\n".join(lines), file=sys.stderr)
+
+
+def _batches(
+    config: Config, sources: Sequence[TileSource], plan: Plan, start: int
+) -> Generator[Batch]:
+    yield from batches(
+        sources,
+        config.data_weights or None,
+        config.method_module.views(config.method),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_update=start,
+        total_updates=plan.updates,
+        workers=config.workers,
+    )
+
+
+def _on_device(batch: Batch, encoder: Encoder, device: torch.device) -> list[Tensor]:
+    return [
+        encoder.normalise(view.to(device, non_blocking=True)).contiguous(
+            memory_format=torch.channels_last
+        )
+        for view in batch.views
+    ]
+
+
+def _fixed_tiles(sources: Sequence[TileSource], size_px: int) -> Tensor:
+    """Tiles spread evenly over the sources, as uint8 [N, 3, S, S]."""
+    places = [(source, index) for source in sources for index in _spread(len(source), len(sources))]
+    tiles = [
+        np.array(Image.fromarray(source.read(index)).resize((size_px, size_px)))
+        for source, index in places
+    ]
+    return torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2).contiguous()
+
+
+def _spread(count: int, sources: int) -> list[int]:
+    wanted = min(max(_MONITORED_TILES // sources, 2), count)
+    return np.linspace(0, count - 1, wanted).astype(int).tolist()
+
+
+def _provenance(config: Config, plan: Plan, sources: Sequence[TileSource]) -> dict[str, Any]:
+    portable = replace(config, data=tuple(Path(path.name) for path in config.data), out=Path())
+    return {
+        "method": config.method_name,
+        "config": plain(portable),
+        "config_sha256": sha256_of(portable),
+        "tiles_sha256": [source.fingerprint for source in sources],
+        "tiles_seen": plan.updates * plan.batch_size,
+        **stamp(),
+        "name": config.out.resolve().name,
+    }
