@@ -184,10 +184,26 @@ def _weights(words: list[str]) -> Outcome:
 
 
 def _demo(words: list[str]) -> Outcome:
-    from eosin.demo import Config, run_demo
+    from rich.console import Console
 
-    outcome = run_demo(_parse(Config, "demo", words))
-    return Outcome(text=outcome.text(), facts=outcome.facts(), exit_code=outcome.exit_code)
+    from eosin.demo import SYNTHETIC_NOTE, Config, run_demo
+    from eosin.results.tables import print_table
+
+    config = _parse(Config, "demo", words)
+    demo = run_demo(config)
+    notes = (SYNTHETIC_NOTE,) if config.is_synthetic else ()
+    print_table(demo.report.comparison, notes, Console(stderr=True))
+    return Outcome(
+        text=f"The demo took {demo.seconds:,.0f} s. Its report is {demo.report.html}.\n"
+        f"Next: eosin tile --slides YOUR_SLIDES --out tiles",
+        facts={
+            "report": str(demo.report.html),
+            "tiles": demo.tiling.tiles,
+            "quarantined": {record.path: record.reason for record in demo.tiling.quarantined},
+            "seconds": demo.seconds,
+        },
+        exit_code=demo.exit_code,
+    )
 
 
 COMMANDS: dict[str, Command] = {

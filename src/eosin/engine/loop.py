@@ -132,6 +132,8 @@ def train(
                 log.append(line)
                 window = _Window()
             if done % config.checkpoint_every == 0 or done == config.updates or stop_requested():
+                if not _is_finite(module):
+                    raise _not_finite(folder, update)
                 _save(module, optimizer, folder / "checkpoints", done, config)
             if stop_requested() and done < config.updates:
                 raise Interrupted(
@@ -184,6 +186,12 @@ def _save(
     save_checkpoint(folder, update, state, config.keep_checkpoints)
 
 
+def _is_finite(module: Trainable) -> bool:
+    """Whether all weights are numbers, so that a checkpoint of them is a good one."""
+    values = module.state_dict().values()
+    return all(bool(v.isfinite().all()) for v in values if v.is_floating_point())
+
+
 def _settings(optimizer: Optimizer) -> dict[str, float]:
     """The scheduled settings of each group, for the log."""
     return {
@@ -197,7 +205,7 @@ def _not_finite(folder: Path, update: int) -> InputError:
     checkpoints = list_checkpoints(folder / "checkpoints")
     last_good = f"The last good checkpoint is {checkpoints[-1]}." if checkpoints else ""
     return InputError(
-        f"The loss is not finite at update {update + 1:,}. Lower the learning rate, lengthen the "
+        f"The loss or the weights are not finite at update {update + 1:,}. Lower the learning rate, lengthen the "
         f"warm-up, or train with --precision fp32. {last_good}"
     )
 

@@ -41,6 +41,8 @@ class CollapseMonitor:
             directions and 0 for equal ones.
         """
         embeddings = self._embed()
+        if not embeddings.isfinite().all():
+            return {}  # the loop stops the run
         found = {"rankme": rankme(embeddings), "embedding_std": embedding_std(embeddings)}
         diagnosis = diagnose(found["embedding_std"], loss, self.method.chance_loss())
         if diagnosis and not self._has_warned and update > _EARLY_SHARE * self.updates:

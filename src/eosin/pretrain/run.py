@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,7 +120,8 @@ def pretrain_encoder(config: Config) -> Path:
         _claim_folder(config, sources)
         device = number_format.default_device()
         torch.manual_seed(config.seed)
-        method = build_method(config, plan).to(device, memory_format=torch.channels_last)
+        method = build_method(config, plan).to(device)
+        method = method.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         encoder = method.export_encoder()
         _announce(config, plan, encoder, device)
         groups = method.param_groups()
@@ -187,7 +188,7 @@ def _claim_folder(config: Config, sources: Sequence[TileSource]) -> None:
     Raises:
         InputError: it holds another one; the message says in what they differ.
     """
-    description = {
+    description: dict[str, Any] = {
         "method_name": config.method_name,
         "config": plain(config),
         "tiles": [source.fingerprint for source in sources],
@@ -217,10 +218,9 @@ def _announce(config: Config, plan: Plan, encoder: Encoder, device: torch.device
     """Prints what the run will do, before it starts."""
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     rates = [
-        f"{field.name} {value:g} x {plan.batch_size}/256 = {value * plan.batch_size / 256:.4g}"
-        for field in fields(cast(Any, config.method))
-        if field.name.endswith("_per_256")
-        and (value := getattr(config.method, field.name)) is not None
+        f"{name} {value:g} x {plan.batch_size}/256 = {value * plan.batch_size / 256:.4g}"
+        for name, value in plain(config.method).items()
+        if name.endswith("_per_256")
     ]
     lines = (
         f"{config.method_name} on {encoder.architecture} ({parameters / 1e6:.1f} M parameters), "

@@ -1,0 +1,249 @@
+"""Pre-training runs: exact resume, honest folders, and encoders that bare timm loads."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from eosin import plugins, recipes
+from eosin.errors import InputError, UsageError
+from eosin.methods import barlow_twins, dino
+from eosin.pretrain.run import Config, default_config, pretrain_encoder
+from eosin.weights import export_encoder, load_encoder
+
+SMALL = {
+    "barlow_twins": Config(
+        method=barlow_twins.Config(view_px=32, projector=(16, 16), optimizer="adamw"),
+        encoder="resnet10t",
+    ),
+    "dino": Config(
+        method=dino.Config(
+            global_px=32, local_px=16, local_crops=2, out_dim=32, hidden_dim=16, bottleneck_dim=8
+        ),
+        encoder="timm/test_vit",
+    ),
+}
+TIMINGS = {"tiles_per_s", "data_wait"}
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiles")
+    rng = np.random.default_rng(0)
+    for index in range(20):
+        pixels = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        (folder / "deep").mkdir(exist_ok=True)
+        Image.fromarray(pixels).resize((48, 48)).save(folder / "deep" / f"{index}.png")
+    return folder
+
+
+def config(method: str, tiles: Path, out: Path) -> Config:
+    return replace(
+        SMALL[method],
+        data=(tiles,),
+        out=out,
+        batch_size=4,
+        epochs=3,
+        workers=1,
+        checkpoint_every=4,
+        log_every=1,
+    )
+
+
+def log(out: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMINGS} for line in lines]
+
+
+def start(method: str, tiles: Path, out: Path) -> subprocess.Popen[str]:
+    """The same run in a process of its own, which can be killed."""
+    script = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
+        "from test_run import config; import eosin.pretrain.run as r;"
+        "from eosin.errors import InputError\n"
+        "try: r.pretrain_encoder(config(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])))\n"
+        "except InputError as error: print(error, file=sys.stderr); sys.exit(error.exit_code)\n"
+    )
+    arguments = [str(Path(__file__).parent), method, str(tiles), str(out)]
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_update(out: Path, update: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (out / "log.jsonl").is_file() or len(log(out)) < update:
+        assert time.monotonic() < deadline, "the run does not get on"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("method", sorted(SMALL))
+def test_a_killed_run_resumes_to_the_same_bits(method: str, tiles: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
+    pretrain_encoder(config(method, tiles, whole))
+    last = random.randint(1, 12)
+    process = start(method, tiles, killed)
+    wait_for_update(killed, last)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    pretrain_encoder(config(method, tiles, killed))
+    weights = [(out / "encoder" / "model.safetensors").read_bytes() for out in (whole, killed)]
+    assert weights[0] == weights[1], f"killed after update {last}"
+    assert log(whole) == log(killed)
+    assert [line["update"] for line in log(killed)] == list(range(1, 16))
+
+
+def test_a_stopped_run_saves_and_says_how_to_go_on(tiles: Path, tmp_path: Path) -> None:
+    process = start("barlow_twins", tiles, tmp_path / "run")
+    wait_for_update(tmp_path / "run", 2)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 4
+    assert "the same command resumes" in errors
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_workers_change_nothing(tiles: Path, tmp_path: Path) -> None:
+    folders = []
+    for workers in (0, 2):
+        settings = config("barlow_twins", tiles, tmp_path / str(workers) / "run")
+        folders.append(pretrain_encoder(replace(settings, workers=workers, epochs=1)))
+    contents = [(folder / "model.safetensors").read_bytes() for folder in folders]
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("method", sorted(SMALL))
+def test_the_encoder_loads_in_bare_timm(method: str, tiles: Path, tmp_path: Path) -> None:
+    folder = pretrain_encoder(replace(config(method, tiles, tmp_path / "run"), epochs=0.2))
+    bare = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    ours = load_encoder(folder)
+    images = torch.randn(2, 3, ours.input_px, ours.input_px)
+    assert torch.equal(bare(images), ours.embed(images))
+    assert ours.name == "run"
+    assert ours.card.provenance["method"] == method
+
+
+def test_pretraining_goes_on_from_an_encoder(tiles: Path, tmp_path: Path) -> None:
+    first = load_encoder("random/timm/test_vit", input_px=32, seed=3)
+    export_encoder(first, tmp_path / "first", {})
+    settings = replace(config("dino", tiles, tmp_path / "run"), init=str(tmp_path / "first"))
+    # No update moves anything at a learning rate of 0, so the start is what comes out.
+    still = replace(settings.method, lr_per_256=0.0, min_lr=0.0)  # pyright: ignore[reportCallIssue]
+    folder = pretrain_encoder(replace(settings, method=still, epochs=0.2))
+    assert load_encoder(folder).weights_sha256() == first.weights_sha256()
+
+
+def test_monitoring_leaves_no_trace(
+    tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = pretrain_encoder(replace(config("dino", tiles, tmp_path / "a" / "run"), epochs=1))
+    monkeypatch.setattr("eosin.pretrain.run.CollapseMonitor", lambda *_: lambda *_: {})
+    alone = pretrain_encoder(replace(config("dino", tiles, tmp_path / "b" / "run"), epochs=1))
+    contents = [(folder / "model.safetensors").read_bytes() for folder in (watched, alone)]
+    assert contents[0] == contents[1]
+
+
+def test_fewer_tiles_than_a_batch_names_the_mend(tiles: Path, tmp_path: Path) -> None:
+    settings = replace(config("dino", tiles, tmp_path / "run"), batch_size=64)
+    with pytest.raises(InputError, match=r"20 tiles.*64.*--batch-size"):
+        pretrain_encoder(settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_config_is_refused_in_a_used_folder(tiles: Path, tmp_path: Path) -> None:
+    settings = replace(config("barlow_twins", tiles, tmp_path / "run"), epochs=0.2)
+    pretrain_encoder(settings)
+    before = (tmp_path / "run" / "encoder" / "model.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"differs in: batch_size, seed"):
+        pretrain_encoder(replace(settings, seed=1, batch_size=5))
+    other = replace(config("dino", tiles, tmp_path / "run"), epochs=0.2)
+    with pytest.raises(InputError, match="the method"):
+        pretrain_encoder(other)
+    assert (tmp_path / "run" / "encoder" / "model.safetensors").read_bytes() == before
+
+
+def test_other_tiles_are_refused_in_a_used_folder(tiles: Path, tmp_path: Path) -> None:
+    settings = replace(config("barlow_twins", tiles, tmp_path / "run"), epochs=0.2)
+    pretrain_encoder(settings)
+    other = tmp_path / "other"
+    other.mkdir()
+    for index in range(20):
+        Image.new("RGB", (48, 48), (index, 0, 0)).save(other / f"{index}.png")
+    with pytest.raises(InputError, match="the tiles of --data"):
+        pretrain_encoder(replace(settings, data=(other,)))
+
+
+def test_a_finished_run_gives_its_encoder_again(tiles: Path, tmp_path: Path) -> None:
+    settings = replace(config("barlow_twins", tiles, tmp_path / "run"), epochs=0.2)
+    first = (pretrain_encoder(settings) / "model.safetensors").read_bytes()
+    assert (pretrain_encoder(settings) / "model.safetensors").read_bytes() == first
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(
+    tiles: Path, tmp_path: Path
+) -> None:
+    wild = replace(SMALL["barlow_twins"].method, lr_per_256=1e30)  # pyright: ignore[reportCallIssue]
+    settings = replace(config("barlow_twins", tiles, tmp_path / "run"), method=wild)
+    with pytest.raises(InputError, match=r"not finite at update \d"):
+        pretrain_encoder(replace(settings, checkpoint_every=1))
+    for checkpoint in (tmp_path / "run" / "checkpoints").glob("*.pt"):
+        weights = torch.load(checkpoint, weights_only=True)["module"].values()
+        assert all(w.isfinite().all() for w in weights)
+    assert not (tmp_path / "run" / "encoder").exists()
+
+
+def test_a_damaged_checkpoint_is_named(tiles: Path, tmp_path: Path) -> None:
+    settings = replace(config("barlow_twins", tiles, tmp_path / "run"), epochs=0.4)
+    pretrain_encoder(settings)
+    checkpoint = max((tmp_path / "run" / "checkpoints").iterdir())
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(InputError, match=rf"{checkpoint.name} cannot be read.*delete it"):
+        pretrain_encoder(settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 1}, "--batch-size is 1"),
+        ({"epochs": 0}, "--epochs"),
+        ({"data_weights": (1.0, 2.0)}, "--data-weights has 2"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(SMALL["dino"], data=(Path("a"),), **change)  # pyright: ignore[reportArgumentType]
+
+
+def test_missing_data_and_several_processes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="--data is missing"):
+        pretrain_encoder(replace(SMALL["dino"], out=tmp_path))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="one process"):
+        pretrain_encoder(replace(SMALL["dino"], data=(tmp_path,)))
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_recipes_are_complete_and_described(name: str) -> None:
+    recipe = recipes.load(name)
+    assert recipe.encoder and recipe.method_name in plugins.names("methods")
+    assert len(recipes.summary(name)) > 20
+
+
+def test_a_method_is_a_recipe_with_its_official_settings() -> None:
+    recipe = default_config("dino")
+    assert recipe.method == dino.Config() and recipe.encoder == "vit_small_patch16"
+    with pytest.raises(UsageError, match="'mae'.*barlow_twins"):
+        recipes.load("mae")
