@@ -245,5 +245,5 @@ def test_recipes_are_complete_and_described(name: str) -> None:
 def test_a_method_is_a_recipe_with_its_official_settings() -> None:
     recipe = default_config("dino")
     assert recipe.method == dino.Config() and recipe.encoder == "vit_small_patch16"
-    with pytest.raises(UsageError, match="'mae'.*barlow_twins"):
+    with pytest.raises(UsageError, match=r"'mae'.*barlow_twins"):
         recipes.load("mae")
