@@ -1,0 +1,1 @@
+"""The report: tables and charts in one self-contained page."""

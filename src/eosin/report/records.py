@@ -1,0 +1,124 @@
+"""The small print of a report: what was measured with what, as tables of text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eosin.results.comparison import encoder_labels
+from eosin.results.schema import Result
+from eosin.results.wording import METRIC_NAMES, interval_text
+
+HASH_DIGITS = 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """A titled table of text; each row has one cell for each heading."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def list_records(results: Sequence[Result]) -> list[Record]:
+    """Returns the encoders, the data, every measurement, and the software with the machine."""
+    return [_encoders(results), _data(results), _measurements(results), _machines(results)]
+
+
+def _encoders(results: Sequence[Result]) -> Record:
+    labels = encoder_labels(results)
+    rows = {
+        (
+            labels[result.row_id],
+            result.encoder.weights_sha256[:HASH_DIGITS],
+            str(result.encoder.embed_dim),
+            result.encoder.pooling,
+            result.encoder.precision,
+            result.encoder.transform,
+        )
+        for result in results
+    }
+    return Record(
+        title="Encoders",
+        headings=("encoder", "weights sha256", "dim", "pooling", "precision", "transform"),
+        rows=tuple(sorted(rows)),
+    )
+
+
+def _data(results: Sequence[Result]) -> Record:
+    rows = {
+        (
+            result.data.name,
+            f"{result.data.n_train:,}",
+            f"{result.data.n_test:,}",
+            ", ".join(result.data.classes),
+            result.data.manifest_sha256[:HASH_DIGITS],
+            result.data.split_sha256[:HASH_DIGITS],
+        )
+        for result in results
+    }
+    return Record(
+        title="Data",
+        headings=("data", "train", "test", "classes", "manifest sha256", "split sha256"),
+        rows=tuple(sorted(rows)),
+    )
+
+
+def _measurements(results: Sequence[Result]) -> Record:
+    labels = encoder_labels(results)
+    metrics = [name for name in METRIC_NAMES if any(name in each.metrics for each in results)]
+    rows = [
+        (
+            labels[result.row_id],
+            result.data.name,
+            result.data.shift,
+            f"{result.task}, {result.protocol.id} v{result.protocol.version}",
+            *(
+                interval_text(result.metrics[name]) if name in result.metrics else "–"
+                for name in metrics
+            ),
+            f"{result.label_fraction:.3g}",
+            str(result.draw),
+            str(result.seed),
+            ", ".join(f"{key} {_brief(value)}" for key, value in result.selection.items()),
+            f"{result.seconds:.1f}",
+            result.row_id,
+        )
+        for result in results
+    ]
+    return Record(
+        title="Measurements",
+        headings=(
+            "encoder",
+            "data",
+            "shift",
+            "task, protocol",
+            *(METRIC_NAMES[name] for name in metrics),
+            "labels",
+            "draw",
+            "seed",
+            "selected by",
+            "seconds",
+            "row id",
+        ),
+        rows=tuple(sorted(rows)),
+    )
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _machines(results: Sequence[Result]) -> Record:
+    created: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        stamp = result.provenance
+        versions = ", ".join(f"{name} {each}" for name, each in stamp.get("versions", {}).items())
+        key = (str(stamp.get("hardware", "unknown")), versions)
+        created.setdefault(key, []).append(str(stamp.get("created", "unknown")))
+    rows = [(*key, min(times), max(times)) for key, times in created.items()]
+    return Record(
+        title="Software and machine",
+        headings=("hardware", "versions", "first row", "last row"),
+        rows=tuple(sorted(rows)),
+    )

@@ -1,0 +1,1 @@
+"""Results: rows that describe themselves, their statistics and their tables."""

@@ -1,0 +1,128 @@
+"""Result files: one JSONL per job with its predictions as Parquet beside it, merged on read."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eosin.atomic import replacing, write_text
+from eosin.errors import InputError
+from eosin.provenance import sha256_of
+from eosin.results.schema import ROW_ID_DIGITS, Predictions, Result
+
+_SCORE = "score_"
+
+
+def write_job(folder: Path, rows: Sequence[tuple[Result, Predictions]]) -> Path:
+    """Writes what one job measured: `job-<hash of its row ids>.jsonl` and `<row id>.parquet`.
+
+    The row file is written last, so a row that can be read always has its predictions. The same
+    job run again replaces its own files.
+
+    Returns:
+        The row file.
+    """
+    if not rows:
+        raise ValueError("a job without rows")
+    written: list[Result] = []
+    for result, predictions in rows:
+        name = f"{result.row_id}.parquet"
+        _write_predictions(folder / name, predictions)
+        written.append(replace(result, predictions=name, folder=folder))
+    job = sha256_of(sorted(result.row_id for result in written))[:ROW_ID_DIGITS]
+    path = folder / f"job-{job}.jsonl"
+    write_text(path, "".join(result.to_json_line() + "\n" for result in written))
+    return path
+
+
+def read_results(sources: Path | Iterable[Path]) -> list[Result]:
+    """Reads and merges the rows of result folders (with all folders below) and row files.
+
+    Of rows with the same `row_id` (the same measurement, repeated) the newest is kept.
+
+    Raises:
+        InputError: a source does not exist, holds no row, or a line is not a row of this version.
+    """
+    paths = [sources] if isinstance(sources, Path) else list(sources)
+    merged: dict[str, Result] = {}
+    for file in [file for path in paths for file in _row_files(path)]:
+        for number, line in enumerate(_lines(file), start=1):
+            if line.strip():
+                row = Result.from_json_line(line, file, number)
+                kept = merged.get(row.row_id)
+                if kept is None or _created(row) >= _created(kept):
+                    merged[row.row_id] = row
+    if not merged:
+        names = ", ".join(str(path) for path in paths) or "nothing given"
+        raise InputError(f"There are no results in {names}; run eosin evaluate first.")
+    return list(merged.values())
+
+
+def read_predictions(result: Result) -> Predictions:
+    """Reads the predictions of a row that was read from a file.
+
+    Raises:
+        InputError: the file is missing, damaged, or does not fit its row.
+    """
+    if result.folder is None:
+        raise ValueError(f"row {result.row_id} was not read from a file")
+    path = result.folder / result.predictions
+    if Path(result.predictions).name != result.predictions:
+        raise InputError(f"{result.folder}: predictions {result.predictions!r} leave the folder.")
+    if not path.is_file():
+        raise InputError(f"{path} is missing: copy it beside its row file, or evaluate again.")
+    n_classes = len(result.data.classes)
+    try:
+        table = pq.read_table(path)
+        scores = [table[f"{_SCORE}{column}"].to_numpy() for column in range(n_classes)]
+        predictions = Predictions(
+            sample=np.asarray(table["sample"].to_pylist(), dtype=np.str_),
+            group=np.asarray(table["group"].to_pylist(), dtype=np.str_),
+            label=table["label"].to_numpy().astype(np.int64),
+            predicted=table["predicted"].to_numpy().astype(np.int64),
+            scores=np.stack(scores, axis=1).astype(np.float32),
+        )
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); evaluate again.") from None
+    if len(predictions.label) != result.data.n_test:
+        raise InputError(
+            f"{path} holds {len(predictions.label)} predictions and its row says "
+            f"{result.data.n_test}; evaluate again."
+        )
+    return predictions
+
+
+def _write_predictions(path: Path, predictions: Predictions) -> None:
+    columns = {
+        "sample": pa.array(predictions.sample.tolist(), pa.string()),
+        "group": pa.array(predictions.group.tolist(), pa.string()),
+        "label": pa.array(predictions.label, pa.int32()),
+        "predicted": pa.array(predictions.predicted, pa.int32()),
+    }
+    for column, scores in enumerate(predictions.scores.T):
+        columns[f"{_SCORE}{column}"] = pa.array(scores.astype(np.float32), pa.float32())
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+
+
+def _row_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(path.rglob("job-*.jsonl"))
+    if path.is_file():
+        return [path]
+    raise InputError(f"{path} does not exist; give a results folder or a .jsonl file of one.")
+
+
+def _lines(file: Path) -> list[str]:
+    """Splits at line ends alone: a name may hold what `splitlines` also takes for one."""
+    try:
+        return file.read_text(encoding="utf-8").split("\n")
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{file} cannot be read as result rows ({error}).") from None
+
+
+def _created(result: Result) -> str:
+    return str(result.provenance.get("created", ""))

@@ -1,0 +1,128 @@
+"""What a comparison says, in sentences."""
+
+from collections.abc import Iterable
+
+from eosin.results.comparison import (
+    COLOUR_BASELINE,
+    RANDOM_PREFIX,
+    Cell,
+    Column,
+    Comparison,
+    Family,
+    is_baseline,
+)
+from eosin.results.wording import METRIC_NAMES, difference_text, interval_text
+
+_FEW_GROUPS = 20
+
+
+def summarise(comparison: Comparison) -> list[str]:
+    """Says for each encoder, over all columns, where it stands and which baselines it beats."""
+    candidates = [each for each in comparison.encoders if not is_baseline(each)]
+    if not candidates:
+        return ["Only baselines were measured."]
+    return [_over_all_columns(encoder, comparison) for encoder in candidates]
+
+
+def describe(family: Family, comparison: Comparison) -> list[str]:
+    """Says for one data set, task and protocol which encoder is best and what is resolved."""
+    sentences: list[str] = []
+    columns = [column for column in comparison.columns if column.family == family]
+    for column in columns:
+        ranking = comparison.ranking(column)
+        sentences.append(" ".join(_leader(column, ranking, comparison.metric)))
+        sentences.extend(_not_beaten(ranking))
+        sentences.extend(_cost_of_shift(column, ranking))
+    if columns[0].n_groups == columns[0].n_test:
+        sentences.append(
+            "Each test image is a group of its own here: if several come from one patient, the "
+            "intervals are too narrow."
+        )
+    elif columns[0].n_groups < _FEW_GROUPS:
+        sentences.append(
+            f"There are only {columns[0].n_groups} test groups (patients, slides, source images): "
+            "intervals from so few are rough."
+        )
+    return sentences
+
+
+def _over_all_columns(encoder: str, comparison: Comparison) -> str:
+    cells = [
+        comparison.cells[encoder, column]
+        for column in comparison.columns
+        if (encoder, column) in comparison.cells
+    ]
+    top = sum(cell.behind is None or not cell.behind.is_real for cell in cells)
+    said = [f"{encoder} is best or tied with the best in {top} of {_columns(len(cells))}"]
+    for words, is_colour in (
+        ("random weights of its architecture", False),
+        ("the colour histogram", True),
+    ):
+        differences = [
+            difference
+            for cell in cells
+            for name, difference in cell.versus.items()
+            if (name == COLOUR_BASELINE) == is_colour
+        ]
+        better = sum(each.low > 0 for each in differences)
+        worse = sum(each.high < 0 for each in differences)
+        if differences:
+            said.append(
+                f"really better than {words} in {better} of {len(differences)}"
+                + (f" and really worse in {worse}" if worse else "")
+            )
+    return "; ".join(said) + "."
+
+
+def _leader(column: Column, ranking: list[tuple[str, Cell]], metric: str) -> Iterable[str]:
+    where = "images as they are" if column.shift == "none" else f"{column.shift} images"
+    best, cell = ranking[0]
+    yield (
+        f"On {where}, {best} has the highest {METRIC_NAMES[metric]}: {interval_text(cell.metric)}."
+    )
+    if len(ranking) == 1:
+        return
+    second, behind = ranking[1][0], ranking[1][1].behind
+    if behind is not None:
+        yield f"Its lead over {second}, {difference_text(behind)}, is {behind.verdict}."
+    tied = [name for name, each in ranking[2:] if each.behind and not each.behind.is_real]
+    if tied:
+        yield f"Nor is its lead over {_listed(tied, 'or')}."
+
+
+def _not_beaten(ranking: list[tuple[str, Cell]]) -> Iterable[str]:
+    for words, is_colour in (
+        ("the colour histogram", True),
+        ("random weights of the same architecture", False),
+    ):
+        names = [
+            encoder
+            for encoder, cell in ranking
+            if not is_baseline(encoder)
+            and any(
+                difference.low <= 0
+                for name, difference in cell.versus.items()
+                if (name == COLOUR_BASELINE) == is_colour
+            )
+        ]
+        if names:
+            yield f"Not shown to be better than {words}: {_listed(names, 'and')}."
+
+
+def _cost_of_shift(column: Column, ranking: list[tuple[str, Cell]]) -> Iterable[str]:
+    changes = [
+        f"{encoder} {difference_text(cell.versus_clean)}"
+        + ("" if cell.versus_clean.is_real else " (not resolved)")
+        for encoder, cell in ranking
+        if cell.versus_clean is not None and not encoder.startswith(RANDOM_PREFIX)
+    ]
+    if changes:
+        yield f"What {column.shift} changes: {', '.join(changes)}."
+
+
+def _columns(count: int) -> str:
+    return f"{count} column{'' if count == 1 else 's'}"
+
+
+def _listed(names: list[str], word: str) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
