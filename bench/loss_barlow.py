@@ -57,7 +57,7 @@ def check_equal(first: torch.Tensor, second: torch.Tensor) -> None:
 
 
 def extra_memory_mb(side: str, batch: int, dim: int) -> float:
-    """Greatest resident memory that one loss with gradient adds, in a process of its own (Linux)."""
+    """Greatest resident memory that one loss with gradient adds, in its own process (Linux)."""
     script = f"""
 import torch
 from pathlib import Path

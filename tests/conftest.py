@@ -9,6 +9,7 @@ import pytest
 
 # Small tensors gain nothing from threads, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

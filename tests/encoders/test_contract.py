@@ -103,6 +103,8 @@ def test_a_random_encoder_of_the_same_architecture() -> None:
     assert random.weights_sha256() != encoder.weights_sha256()
     assert random.transform_id() == encoder.transform_id()
     assert random.weights_sha256() == encoder.reinitialised(seed=4).weights_sha256()
+    norms = [m for m in random.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(norm.weight.any() for norm in norms)
 
 
 def test_unknown_names_are_explained() -> None:

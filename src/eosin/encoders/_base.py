@@ -146,8 +146,15 @@ class Encoder(nn.Module):
         return digest.hexdigest()
 
     def reinitialised(self, seed: int) -> "Encoder":
-        """Gives the same architecture with fresh random weights, named `random/<architecture>`."""
+        """Gives the same architecture with fresh random weights, named `random/<architecture>`.
+
+        Residual branches that start at zero are woken, since without them the network is hardly
+        more than its first layer and an easy baseline to beat.
+        """
         model = create_timm_model(self.architecture, self.card.model_args, seed=seed)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.any():
+                nn.init.ones_(module.weight)
         card = replace(
             self.card,
             name=f"random/{self.architecture}",

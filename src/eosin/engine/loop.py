@@ -205,8 +205,8 @@ def _not_finite(folder: Path, update: int) -> InputError:
     checkpoints = list_checkpoints(folder / "checkpoints")
     last_good = f"The last good checkpoint is {checkpoints[-1]}." if checkpoints else ""
     return InputError(
-        f"The loss or the weights are not finite at update {update + 1:,}. Lower the learning rate, lengthen the "
-        f"warm-up, or train with --precision fp32. {last_good}"
+        f"The loss or the weights are not finite at update {update + 1:,}. Lower the learning "
+        f"rate, lengthen the warm-up, or train with --precision fp32. {last_good}"
     )
 
 

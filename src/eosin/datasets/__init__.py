@@ -1,0 +1,1 @@
+"""Labelled data sets: every module without a leading underscore is one."""

@@ -1,0 +1,151 @@
+"""The contract of a labelled dataset, and how one is found by its name or its content.
+
+A module of this folder is a choice. It has `INFO`, `recognises(root)`, `splits(root, options)` and
+`load(root, split, options)`.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eosin import plugins
+from eosin.errors import InputError, UsageError
+from eosin.provenance import sha256_of
+
+Image = NDArray[np.uint8]
+
+NO_GROUPS = "none"
+_ANY_TREE = "folder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What a user has to know before he has a dataset.
+
+    Attributes:
+        title: full name.
+        licence: of the images and labels.
+        citation: the paper to cite.
+        source: where to get it.
+        expected_tree: how its files must lie below the root.
+        classes: names in the order of the labels; empty where the files decide.
+        counts: images of each split; empty where the files decide.
+    """
+
+    title: str
+    licence: str
+    citation: str
+    source: str
+    expected_tree: str
+    classes: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How a dataset without official splits or groups is grouped and divided."""
+
+    groups: Path | None = None
+    """CSV that names the patient, slide or source image of each file; found by itself when exactly
+    one CSV with such a column lies in the root."""
+    group_column: str | None = None
+    """Column of that CSV that names the group; `none`: every image stands for itself."""
+    test_share: float = 0.3
+    """Share of the images that is held out for testing where no test folder exists."""
+    split_seed: int = 0
+    """Seed of that division."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_share < 1:
+            raise UsageError(f"--test-share {self.test_share} must lie between 0 and 1.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledImages:
+    """One split of a dataset; images are read when asked for, by any number of threads.
+
+    Attributes:
+        dataset: name of the dataset.
+        split: `train`, `valid` or `test`.
+        ids: one name an image, unique in the dataset and the same on every machine.
+        labels: index into `classes` of each image, int64.
+        groups: patient, slide or source image of each image; its id where none is known.
+        grouped_by: what the groups are, in words.
+        classes: class names.
+        reader: gives image number i as uint8 RGB [H, W, 3].
+        manifest_sha256: hash of the ids, the labels, the groups and the images' bytes.
+        split_sha256: hash of how the whole dataset is divided; the same for all of its splits.
+    """
+
+    dataset: str
+    split: str
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.str_]
+    grouped_by: str
+    classes: tuple[str, ...]
+    reader: Callable[[int], Image]
+    manifest_sha256: str
+    split_sha256: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, index: int) -> Image:
+        """Reads one image as uint8 RGB [H, W, 3].
+
+        Raises:
+            InputError: it cannot be read; the message names the file.
+        """
+        return self.reader(index)
+
+
+def hash_manifest(
+    ids: Sequence[str], labels: NDArray[np.int64], groups: NDArray[np.str_], contents: Sequence[str]
+) -> str:
+    """Hashes what a split consists of; `contents` are hashes of the files that hold the images."""
+    return sha256_of([list(ids), labels.tolist(), groups.tolist(), list(contents)])
+
+
+def find_dataset(root: Path, name: str | None = None) -> ModuleType:
+    """Gives the dataset module of that name, or else the one that recognises the content of `root`.
+
+    Raises:
+        InputError: `root` is no folder.
+        UsageError: there is no such name, or several datasets recognise the content.
+    """
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise InputError(f"{root} {what}; give the folder that holds the dataset.")
+    if name is not None:
+        return plugins.load("datasets", name)
+    found = [each for each in plugins.names("datasets") if each != _ANY_TREE]
+    found = [each for each in found if plugins.load("datasets", each).recognises(root)]
+    if len(found) > 1:
+        raise UsageError(f"{root} may be {' or '.join(found)}; say which with --dataset NAME.")
+    return plugins.load("datasets", found[0] if found else _ANY_TREE)
+
+
+def describe_tree(root: Path, most_lines: int = 12) -> str:
+    """Draws what lies in a folder, two levels deep, for error messages."""
+    lines: list[str] = []
+    for path in sorted(root.iterdir()):
+        lines.append(f"  {path.name}{'/' if path.is_dir() else ''}")
+        if path.is_dir():
+            inner = sorted(path.iterdir())
+            lines += [f"    {each.name}{'/' if each.is_dir() else ''}" for each in inner[:3]]
+            lines += [f"    … {len(inner) - 3:,} more"] if len(inner) > 3 else []
+    if len(lines) > most_lines:
+        lines = [*lines[:most_lines], f"  … {len(lines) - most_lines:,} more lines"]
+    return "\n".join(lines) or "  (nothing)"
+
+
+def wrong_tree(root: Path, problem: str, expected_tree: str) -> InputError:
+    """Makes the error for files that do not lie as they should, with both trees drawn."""
+    expected = re.sub(r"(?m)^", "  ", expected_tree.strip("\n"))
+    return InputError(f"{root}: {problem}\nExpected:\n{expected}\nFound:\n{describe_tree(root)}")

@@ -1,0 +1,1 @@
+"""Embeddings: an encoder and a data set give a matrix, kept in a content-hashed cache."""

@@ -1,0 +1,1 @@
+"""Fitters on a matrix of embeddings: linear and k nearest neighbours."""

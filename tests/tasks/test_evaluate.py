@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from eosin.encoders import build_encoder
+from eosin.errors import InputError, UsageError
+from eosin.results.files import read_predictions, read_results
+from eosin.tasks._evaluate import Config, evaluate
+from eosin.weights import export_encoder
+
+
+def texture(of_class: int, seed: int) -> np.ndarray:
+    """Stripes across or along: classes differ in structure and not in colour."""
+    image = np.full((24, 24, 3), 200, dtype=np.uint8)
+    offset = seed % 4
+    if of_class:
+        image[offset::4] = (120, 60, 150)
+    else:
+        image[:, offset::4] = (120, 60, 150)
+    noise = np.random.default_rng(seed).integers(0, 30, image.shape, dtype=np.uint8)
+    return image - noise
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    root = tmp_path / "stripes"
+    rows = ["file,patient"]
+    for of_class, name in enumerate(("across", "along")):
+        for number in range(24):
+            path = root / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(texture(of_class, 100 * of_class + number)).save(path)
+            rows.append(f"{name}/{number}.png,{name} patient {number // 2}")
+    (root / "patients.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    encoder = build_encoder("resnet10t", input_px=24, seed=5)
+    export_encoder(encoder, tmp_path / "run" / "encoder", {"name": "resnet10t.ours"})
+    return tmp_path / "run" / "encoder"
+
+
+def config(exported: Path, labelled: Path, out: Path, **changes) -> Config:
+    return Config(**{"encoders": (str(exported),), "on": (labelled,), "out": out, **changes})
+
+
+def test_an_encoder_and_its_baselines_are_scored_and_written(
+    exported: Path, labelled: Path, tmp_path: Path
+) -> None:
+    results = evaluate(config(exported, labelled, tmp_path / "out"))
+    rows = {(row.encoder.name, row.task, row.data.shift): row for row in results}
+    names = ("resnet10t.ours", "random/resnet10t", "colour_histogram")
+    assert rows.keys() == {
+        (name, task, shift)
+        for name in names
+        for task in ("linear", "knn")
+        for shift in ("none", "stain-shift-v1")
+    }
+    assert rows["colour_histogram", "linear", "none"].metrics["accuracy"].value < 0.8
+    assert rows["resnet10t.ours", "linear", "none"].metrics["accuracy"].value > 0.8
+    read = {row.row_id: row for row in read_results(tmp_path / "out")}
+    assert read.keys() == {row.row_id for row in results}
+    for row in read.values():
+        assert row.data.name == "stripes"
+        assert (row.data.n_train, row.data.n_test) == (32, 16)
+        predictions = read_predictions(row)
+        groups = set(predictions.group.tolist())
+        assert len(groups) == 8 and all("patient" in group for group in groups)
+        hits = (predictions.label == predictions.predicted).mean()
+        assert row.metrics["accuracy"].value == pytest.approx(hits)
+
+
+def test_a_second_run_reads_no_image_and_gives_the_same_rows(
+    exported: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate(config(exported, labelled, tmp_path / "out", task=("knn",)))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("an image was read again")
+
+    monkeypatch.setattr("eosin.datasets.folder._read_one", refuse)
+    again = evaluate(config(exported, labelled, tmp_path / "out", task=("knn",)))
+    assert [row.row_id for row in again] == [row.row_id for row in first]
+    assert [row.metrics for row in again] == [row.metrics for row in first]
+    assert len(read_results(tmp_path / "out")) == len(first) == 6
+
+
+def test_baselines_are_not_doubled(labelled: Path, tmp_path: Path) -> None:
+    names = ("random/resnet10t", "colour_histogram")
+    run = config(Path("unused"), labelled, tmp_path / "out", encoders=names, task=("knn",))
+    results = evaluate(run)
+    assert sorted({row.encoder.name for row in results}) == sorted(names)
+    assert len(results) == 4
+
+
+def test_the_shift_and_the_split_are_options(
+    exported: Path, labelled: Path, tmp_path: Path
+) -> None:
+    run = config(exported, labelled, tmp_path / "out", task=("knn",), shift_test=False, seed=1)
+    results = evaluate(run)
+    assert {row.data.shift for row in results} == {"none"}
+    assert {row.seed for row in results} == {1}
+    clean = evaluate(config(exported, labelled, tmp_path / "out", task=("knn",)))
+    assert {row.data.split_sha256 for row in clean} == {row.data.split_sha256 for row in results}
+
+
+def test_official_splits_select_on_their_validation_part(exported: Path, tmp_path: Path) -> None:
+    root = tmp_path / "pcam"
+    root.mkdir()
+    for number, split in enumerate(("train", "valid", "test")):
+        labels = np.arange(16) % 2
+        pixels = [texture(label, 50 * number + i) for i, label in enumerate(labels)]
+        for kind, data in (("x", np.stack(pixels)), ("y", labels.reshape(-1, 1, 1, 1))):
+            with h5py.File(root / f"camelyonpatch_level_2_split_{split}_{kind}.h5", "w") as file:
+                file[kind] = data.astype(np.uint8)
+    results = evaluate(config(exported, root, tmp_path / "out", task=("linear",)))
+    assert {row.data.name for row in results} == {"patch_camelyon"}
+    assert {row.selection["split"] for row in results} == {"validation split"}
+    assert {row.data.n_train for row in results} == {16}
+
+
+def test_what_does_not_exist_is_said_before_any_work(
+    exported: Path, labelled: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="no encoder 'resnet51'"):
+        evaluate(config(exported, labelled, out, encoders=("resnet51",)))
+    with pytest.raises(InputError, match="absent does not exist"):
+        evaluate(config(exported, tmp_path / "absent", out))
+    with pytest.raises(UsageError, match="among the datasets"):
+        evaluate(config(exported, labelled, out, dataset="imagenet"))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"encoders": ()}, "at least one encoder"),
+        ({"on": ()}, "dataset with --on"),
+        ({"task": ()}, "--task"),
+        ({"task": ("guess",)}, "no task 'guess'; choose from: knn, linear"),
+        ({"protocol": "lenient"}, "no protocol 'lenient'"),
+        ({"on": (Path("a"), Path("b")), "dataset": "folder"}, "for one dataset"),
+    ],
+)
+def test_senseless_options_are_refused(changes: dict, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        config(Path("e"), Path("d"), Path("o"), **changes)
+    assert said in str(caught.value)
+
+
+def test_two_runs_on_one_folder_do_not_mix(exported: Path, labelled: Path, tmp_path: Path) -> None:
+    from eosin.atomic import locked
+
+    with (
+        locked(tmp_path / "out"),
+        pytest.raises(InputError, match="being written by another run"),
+    ):
+        evaluate(config(exported, labelled, tmp_path / "out"))
