@@ -105,7 +105,7 @@ def test_the_commands_work_together(tmp_path: Path, capsys: pytest.CaptureFixtur
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(folder / f"{index}.png")
     images, run, results = (str(tmp_path / name) for name in ("images", "run", "results"))
-    train = ["pretrain", "barlow_twins_resnet18_cpu", "--data", images, "--out", run]
+    train = ["pretrain", "barlow_twins_resnet10t_cpu", "--data", images, "--out", run]
     small = ["--encoder", "resnet10t", "--batch-size", "8", "--epochs", "1", "--workers", "0"]
     assert main([*train, *small, "--method.view-px", "32", "--method.projector", "16", "16"]) == 0
     assert f"{run}/encoder" in capsys.readouterr().out

@@ -5,9 +5,10 @@ how it is augmented depend on the seed and the position alone, never on the numb
 where the run was resumed.
 """
 
+import contextlib
 import logging
-import signal
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -245,20 +246,30 @@ def _read(
     raise InputError(f"{_TRIES} tiles drawn in a row cannot be read; the last: {unreadable[-1]}")
 
 
+@contextlib.contextmanager
+def explained_worker_deaths() -> Generator[None]:
+    """Turns PyTorch's error about a killed worker into one that says what to do.
+
+    It comes by a signal, so it may surface anywhere in the loop that uses the batches.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            "A process that reads tiles was killed, most often for lack of memory; choose "
+            f"fewer --workers and resume. ({str(error).splitlines()[0]})"
+        ) from error
+
+
 def _watch(loader: "DataLoader[Batch | InputError]") -> Iterator[Batch]:
     """Passes batches on, and stops when a worker dies or too many tiles cannot be read."""
     read = replaced = 0
     arriving = iter(loader)
     while True:
-        try:
+        with explained_worker_deaths():
             batch = next(arriving, None)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise InputError(
-                "A process that reads tiles was killed, most often for lack of memory; choose "
-                f"fewer --workers and resume. ({str(error).splitlines()[0]})"
-            ) from error
         if batch is None:
             return
         if isinstance(batch, InputError):
@@ -278,5 +289,6 @@ def _watch(loader: "DataLoader[Batch | InputError]") -> Iterator[Batch]:
 def _start_worker(worker: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # Ctrl-C reaches all processes; only the main one answers it, and ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, and what ends a job on a cluster, reach a whole process group; only the main process
+    # should get them: it saves, and ends the others.
+    os.setpgrp()

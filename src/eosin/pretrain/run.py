@@ -25,7 +25,7 @@ from eosin.engine.optimizers import build_optimizer
 from eosin.engine.precision import Precision
 from eosin.errors import InputError, UsageError
 from eosin.methods._base import Method, MethodConfig, Plan
-from eosin.pretrain.data import Batch, batches
+from eosin.pretrain.data import Batch, batches, explained_worker_deaths
 from eosin.pretrain.monitor import CollapseMonitor
 from eosin.pretrain.sources import TileSource, open_source
 from eosin.provenance import plain, sha256_of, stamp
@@ -140,7 +140,8 @@ def pretrain_encoder(config: Config) -> Path:
             log_every=config.log_every,
             title=f"pre-training {config.method_name}",
         )
-        train(method, optimizer, prepared, config.out, loop, device=device, monitor=monitor)
+        with explained_worker_deaths():
+            train(method, optimizer, prepared, config.out, loop, device=device, monitor=monitor)
         folder = config.out / "encoder"
         export_encoder(method.export_encoder().cpu(), folder, _provenance(config, plan, sources))
     return folder
