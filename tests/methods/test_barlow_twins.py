@@ -20,7 +20,9 @@ def projections(batch: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 
 @pytest.mark.parametrize(
-    ("batch", "dim"), [(6, 17), (17, 6), (8, 8)], ids=["gram", "direct", "square"]
+    ("batch", "dim"),
+    [(6, 17), (17, 6), (8, 8), (4, 1500)],
+    ids=["gram", "direct", "square", "blocks"],
 )
 def test_loss_and_gradient_equal_the_reference(batch: int, dim: int, reference: ModuleType) -> None:
     z1, z2 = projections(batch, dim)

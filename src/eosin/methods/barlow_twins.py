@@ -17,6 +17,9 @@ from eosin.images.views import Views, ViewSpec
 from eosin.methods._base import Loss, Method, MethodConfig, Plan
 from eosin.methods._heads import barlow_projector
 
+_EPSILON = 1e-5  # of BatchNorm
+_BLOCK_COLUMNS = 1024
+
 ENCODER = "resnet50"
 """The encoder of the paper."""
 
@@ -146,10 +149,9 @@ def _same(config: Config) -> Schedule:
 def barlow_twins_loss(first: Tensor, second: Tensor, lambd: float) -> Loss:
     """Computes equation 1 on the projections of two views, in float32.
 
-    C = A^T B / N, where A and B are the projections normalised over the batch (mean 0, variance 1,
-    epsilon 1e-5); the loss is sum_i (C_ii - 1)^2 + lambd sum_{i != j} C_ij^2. Where the batch is
-    smaller than the dimension, the D x D matrix is never formed: its squared norm is the inner
-    product of the two N x N Gram matrices, tr(A A^T B B^T) / N^2.
+    C = A^T B / N, where A and B are the projections normalised over the batch (mean 0, biased
+    variance 1, epsilon 1e-5); the loss is sum_i (C_ii - 1)^2 + lambd sum_{i != j} C_ij^2. Where the
+    batch is smaller than the dimension, the D x D matrix is never formed.
 
     Args:
         first: projections [N, D].
@@ -160,41 +162,76 @@ def barlow_twins_loss(first: Tensor, second: Tensor, lambd: float) -> Loss:
         The loss with its parts `on_diagonal` and `off_diagonal` (before the weight).
     """
     with torch.autocast(first.device.type, enabled=False):
-        a, b = normalise_over_batch(first.float()), normalise_over_batch(second.float())
-        diagonal = (a * b).mean(0)
-        norm = _SquaredCorrelation.apply(a, b) if len(a) < a.shape[1] else _direct(a, b)
-        on_diagonal = (diagonal - 1).square().sum()
-        off_diagonal = norm - diagonal.square().sum()
-    total = on_diagonal + lambd * off_diagonal
+        first, second = first.float(), second.float()
+        terms = _TermsByGram.apply if len(first) < first.shape[1] else _terms_directly
+        on_diagonal, off_diagonal = terms(first, second)
     return Loss(
-        total=total,
+        total=on_diagonal + lambd * off_diagonal,
         parts={"on_diagonal": on_diagonal.detach(), "off_diagonal": off_diagonal.detach()},
     )
 
 
-def normalise_over_batch(projections: Tensor) -> Tensor:
-    """BatchNorm without affine parameters: biased variance, epsilon 1e-5."""
-    return nn.functional.batch_norm(projections, None, None, training=True, eps=1e-5)
+def _terms_directly(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    a, b = (
+        nn.functional.batch_norm(z, None, None, training=True, eps=_EPSILON)
+        for z in (first, second)
+    )
+    correlation = a.T @ b / len(a)
+    diagonal = correlation.diagonal()
+    return (diagonal - 1).square().sum(), correlation.square().sum() - diagonal.square().sum()
 
 
-def _direct(a: Tensor, b: Tensor) -> Tensor:
-    return (a.T @ b / len(a)).square().sum()
+class _TermsByGram(torch.autograd.Function):
+    """Both terms of the loss through N x N matrices, in blocks of columns.
 
-
-class _SquaredCorrelation(torch.autograd.Function):
-    """||A^T B / N||_F^2 through N x N matrices, with its gradient.
-
-    d/dA = 2 B B^T A / N^2, and the same with A and B exchanged.
+    The squared norm of C is the inner product of two Gram matrices, tr(A A^T B B^T) / N^2, with the
+    gradient 2 B B^T A / N^2 in A. Given the Gram matrices all else is a matter of single columns,
+    so nothing of the size of the projections is kept but their gradients.
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        gram_a, gram_b = a @ a.T, b @ b.T
-        ctx.save_for_backward(a, b, gram_a, gram_b)
-        return (gram_a * gram_b).sum() / len(a) ** 2
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        count, dim = first.shape
+        gram_a, gram_b = first.new_zeros(2, count, count)
+        diagonal = first.new_empty(dim)
+        for columns in _blocks(dim):
+            (a, _), (b, _) = _standardise(first[:, columns]), _standardise(second[:, columns])
+            gram_a.addmm_(a, a.T)
+            gram_b.addmm_(b, b.T)
+            diagonal[columns] = (a * b).mean(0)
+        ctx.save_for_backward(first, second, gram_a, gram_b, diagonal)
+        norm = (gram_a * gram_b).sum() / count**2
+        return (diagonal - 1).square().sum(), norm - diagonal.square().sum()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        a, b, gram_a, gram_b = ctx.saved_tensors
-        factor = 2 * grad / len(a) ** 2
-        return gram_b @ a * factor, gram_a @ b * factor
+    def backward(ctx: Any, grad_on: Tensor, grad_off: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        first, second, gram_a, gram_b, diagonal = ctx.saved_tensors
+        count, dim = first.shape
+        by_diagonal = 2 * (grad_on * (diagonal - 1) - grad_off * diagonal) / count
+        factor = 2 * grad_off / count**2
+        gram_a, gram_b = gram_a * factor, gram_b * factor
+        grads = torch.empty_like(first), torch.empty_like(second)
+        for columns in _blocks(dim):
+            (a, scale_a), (b, scale_b) = (_standardise(z[:, columns]) for z in (first, second))
+            grad_a = torch.addmm(b * by_diagonal[columns], gram_b, a)
+            grad_b = torch.addmm(a * by_diagonal[columns], gram_a, b)
+            grads[0][:, columns] = _through_standardise(grad_a, a, scale_a)
+            grads[1][:, columns] = _through_standardise(grad_b, b, scale_b)
+        return grads
+
+
+def _blocks(dim: int) -> list[slice]:
+    return [slice(start, start + _BLOCK_COLUMNS) for start in range(0, dim, _BLOCK_COLUMNS)]
+
+
+def _standardise(z: Tensor) -> tuple[Tensor, Tensor]:
+    """BatchNorm without affine parameters, and the factor that each column was scaled by."""
+    centred = z - z.mean(0)
+    scale = (centred.square().mean(0) + _EPSILON).rsqrt()
+    return centred.mul_(scale), scale
+
+
+def _through_standardise(grad: Tensor, standardised: Tensor, scale: Tensor) -> Tensor:
+    """The gradient before `_standardise`, given the one behind it."""
+    along = (grad * standardised).mean(0)
+    return (grad - grad.mean(0)).sub_(standardised * along).mul_(scale)

@@ -141,23 +141,9 @@ class DINO(Method):
         self.config: Config = config
         self.plan = plan
         self.student = encoder
-        self.student_head = DINOHead(
-            encoder.embed_dim,
-            config.out_dim,
-            hidden_dim=config.hidden_dim,
-            bottleneck_dim=config.bottleneck_dim,
-            layers=3,
-            norm_last_layer=config.norm_last_layer,
-        )
+        self.student_head = _build_head(config, encoder.embed_dim)
         self.teacher = without_drop_path(encoder.copied()).requires_grad_(False)
-        self.teacher_head = DINOHead(
-            encoder.embed_dim,
-            config.out_dim,
-            hidden_dim=config.hidden_dim,
-            bottleneck_dim=config.bottleneck_dim,
-            layers=3,
-            norm_last_layer=config.norm_last_layer,
-        ).requires_grad_(False)
+        self.teacher_head = _build_head(config, encoder.embed_dim).requires_grad_(False)
         self.teacher_head.load_state_dict(self.student_head.state_dict())
         self.register_buffer("center", torch.zeros(1, config.out_dim))
         # What the teacher gave since the last update, over all micro-batches.
@@ -255,6 +241,17 @@ class DINO(Method):
     def chance_loss(self) -> float:
         """The logarithm of K: every output has the same probability."""
         return math.log(self.config.out_dim)
+
+
+def _build_head(config: Config, embed_dim: int) -> DINOHead:
+    return DINOHead(
+        embed_dim,
+        config.out_dim,
+        hidden_dim=config.hidden_dim,
+        bottleneck_dim=config.bottleneck_dim,
+        layers=3,
+        norm_last_layer=config.norm_last_layer,
+    )
 
 
 def _teacher_temp(config: Config, plan: Plan) -> Schedule:
