@@ -1,5 +1,8 @@
 """The contract of a self-supervised method; the training loop calls it in this order.
 
+A module of this folder has `ENCODER` (the paper's), `Config`, `encoder_args(name)` (what the paper's
+encoder is built with), `views(config)` and `build(config, encoder, plan)`.
+
 For each update: schedules, `before_forward`, `forward` (the loss) and its gradient,
 `on_gradients`, the optimizer, `after_update`. An update is one optimizer step.
 """

@@ -41,6 +41,8 @@ class Config(MethodConfig):
     """Probability of a vertical flip; 0.5 suits tiles, which have no up."""
     scale: tuple[float, float] = (0.08, 1.0)
     """Share of the tile's area that a view covers, least and most."""
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    """Strengths of brightness, contrast, saturation and hue."""
     projector: tuple[int, ...] = (8192, 8192, 8192)
     """Widths of the projector's layers."""
     lambd: float = 0.0051
@@ -71,7 +73,7 @@ def views(config: Config) -> Views:
             scale=config.scale,
             hflip_p=0.5,
             vflip_p=config.vertical_flip,
-            jitter=(0.4, 0.4, 0.2, 0.1),
+            jitter=config.jitter,
             jitter_p=0.8,
             grayscale_p=0.2,
             blur_p=blur_p,
