@@ -1,5 +1,6 @@
 """The whole line in one command: slides, tiles, two encoders, a comparison, a report."""
 
+import json
 import sys
 import time
 from collections.abc import Generator, Mapping
@@ -146,13 +147,13 @@ def _step(number: int, what: str) -> Generator[None]:
 def _claim_folder(config: Config) -> None:
     """Keeps a folder to one kind of input and size, so that no stage mixes two."""
     path = config.out / "demo.json"
-    wanted = f"{config.size} demo on {'synthetic' if config.is_synthetic else 'given'} images\n"
-    if path.is_file() and path.read_text() != wanted:
+    wanted = {"images": "synthetic" if config.is_synthetic else "given", "size": config.size}
+    if path.is_file() and (found := json.loads(path.read_text())) != wanted:
         raise InputError(
-            f"{config.out} holds a {path.read_text().strip()}, and this is a {wanted.strip()}; "
-            "give another --out."
+            f"{config.out} holds a {found['size']} demo on {found['images']} images, and this is a "
+            f"{config.size} one on {wanted['images']} images; give another --out."
         )
-    atomic.write_text(path, wanted)
+    atomic.write_json(path, wanted)
 
 
 def _images(config: Config, size: Size) -> tuple[tuple[Path, ...], Path]:

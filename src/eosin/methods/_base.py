@@ -1,7 +1,7 @@
 """The contract of a self-supervised method; the training loop calls it in this order.
 
-A module of this folder has `ENCODER` (the paper's), `Config`, `encoder_args(name)` (what the paper's
-encoder is built with), `views(config)` and `build(config, encoder, plan)`.
+A module of this folder has `Config`, `views(config)`, `build(config, encoder, plan)`, `ENCODER`
+(the paper's) and `encoder_args(name)` (what the paper builds its encoder with).
 
 For each update: schedules, `before_forward`, `forward` (the loss) and its gradient,
 `on_gradients`, the optimizer, `after_update`. An update is one optimizer step.
