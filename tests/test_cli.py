@@ -84,6 +84,18 @@ def test_bad_input_is_one_line(
     assert "Traceback" not in "\n".join(lines)
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    words = ["pretrain", "dino", "--data", str(tmp_path), "--out", str(tmp_path / "file" / "run")]
+    Image.new("RGB", (40, 40), (1, 2, 3)).save(tmp_path / "b.png")
+    assert main([*words, "--batch-size", "2"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("eosin pretrain: ") and "file/run" in error
+
+
 def test_weights_are_listed_for_people_and_machines(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

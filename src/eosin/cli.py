@@ -56,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"eosin {name}: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        # A full disk or a missing permission; what was written before is whole.
+        print(f"eosin {name}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"eosin {name}: stopped; the same command resumes.", file=sys.stderr)
         return 4

@@ -126,14 +126,14 @@ def run_demo(config: Config) -> Outcome:
     with _step(1, "slides"):
         slides, labelled = _images(config, size)
     with _step(2, "tiles"):
-        tiles = _tile(config, slides)
+        tiled = _tile(config, slides)
     with _step(3, "pre-training with two methods"):
         runs = [_pretrain(config, name, tiles) for name, tiles in size.tiles_seen.items()]
     with _step(4, "comparison on images the encoders have not seen"):
         _evaluate(config, labelled, runs)
     with _step(5, "report"):
         written = _report(config, labelled, runs)
-    return Outcome(report=written, tiling=tiles, seconds=time.monotonic() - started)
+    return Outcome(report=written, tiling=tiled, seconds=time.monotonic() - started)
 
 
 @contextmanager
