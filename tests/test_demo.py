@@ -48,7 +48,7 @@ def test_the_line_on_synthetic_slides_says_so_and_resumes(tmp_path: Path) -> Non
     assert again.tiling.done == 0 and again.tiling.skipped == 1
     after = (tmp_path / "demo" / "runs" / "dino" / "encoder" / "model.safetensors").read_bytes()
     assert before == after
-    with pytest.raises(InputError, match="full demo"):
+    with pytest.raises(InputError, match="holds a small demo on synthetic"):
         run_demo(replace(config, size="full"))
 
 

