@@ -73,6 +73,15 @@ def optimizer_of(method: Any) -> torch.optim.Optimizer:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "encoder", ["timm/resnetv2_50", "timm/tresnet_m", "timm/deit_tiny_patch16_224", "timm/test_vit"]
+)
+def test_any_resnet_or_vit_is_built_as_the_paper_does(name: str, encoder: str) -> None:
+    args = plugins.load("methods", name).encoder_args(encoder)
+    assert build_encoder(encoder, input_px=64, **args).embed_dim > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_groups_cover_the_trained_parameters_once_and_have_schedules(name: str) -> None:
     method = build(name)
     groups = method.param_groups()

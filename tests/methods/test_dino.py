@@ -195,4 +195,7 @@ def test_crops_are_the_official_ones() -> None:
     }
     assert {s.jitter for s in (first, second, *local)} == {(0.4, 0.4, 0.2, 0.1)}
     assert encoder_args("vit_small_patch16") == {"drop_path_rate": 0.1}
-    assert encoder_args("resnet50") == {}
+    assert encoder_args("timm/deit_tiny_patch16_224") == {"drop_path_rate": 0.1}
+    assert encoder_args("resnet50") == encoder_args("timm/efficientvit_b0") == {}
+    deit = build_encoder("timm/deit_tiny_patch16_224", input_px=64)
+    assert deit.embed(torch.zeros(1, 3, 32, 32)).shape == (1, 192)  # a local crop

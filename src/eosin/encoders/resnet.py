@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from timm.models import is_model_in_modules
+
 from eosin.encoders._base import Encoder, EncoderCard, create_timm_model
 
 _ARCHITECTURES = ("resnet10t", "resnet14t", "resnet18", "resnet34", "resnet50", "resnet101")
@@ -10,6 +12,11 @@ _ARCHITECTURES = ("resnet10t", "resnet14t", "resnet18", "resnet34", "resnet50", 
 def variants() -> tuple[str, ...]:
     """Names that `build` takes."""
     return _ARCHITECTURES
+
+
+def is_resnet(name: str) -> bool:
+    """Whether a name, ours or timm's with or without `timm/`, is a ResNet or a variant of it."""
+    return is_model_in_modules(name.removeprefix("timm/"), ["resnet", "resnetv2"])
 
 
 def build(name: str, *, input_px: int = 224, seed: int | None = None, **model_args: Any) -> Encoder:

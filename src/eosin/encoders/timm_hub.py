@@ -4,10 +4,9 @@ from typing import Any
 
 import timm
 from timm.data.config import resolve_model_data_config
-from timm.models import is_model_in_modules
 
 from eosin.encoders._base import Encoder, EncoderCard, create_timm_model, pooling_of
-from eosin.encoders.vit import resizing_as_dino
+from eosin.encoders.vit import is_vit, resizing_as_dino
 
 _PREFIX = "timm/"
 
@@ -50,7 +49,7 @@ def _size_args(architecture: str, input_px: int) -> dict[str, Any]:
     """What tells this architecture its input size; convolutional networks take any."""
     if not timm.is_model(architecture):
         return {}  # create_timm_model explains it
-    if is_model_in_modules(architecture, ["vision_transformer"]):
+    if is_vit(architecture):
         return {"img_size": input_px, "dynamic_img_size": True}
     config = timm.get_pretrained_cfg(architecture)
     return {"img_size": input_px} if config is not None and config.fixed_input_size else {}

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.models import is_model_in_modules
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -20,6 +21,12 @@ _ARCHITECTURES = {
 def variants() -> tuple[str, ...]:
     """Names that `build` takes."""
     return tuple(_ARCHITECTURES)
+
+
+def is_vit(name: str) -> bool:
+    """Whether a name, ours or timm's with or without `timm/`, is a plain vision transformer."""
+    modules = ["vision_transformer", "deit"]
+    return name in _ARCHITECTURES or is_model_in_modules(name.removeprefix("timm/"), modules)
 
 
 def build(name: str, *, input_px: int = 224, seed: int | None = None, **model_args: Any) -> Encoder:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eosin.encoders import Encoder
+from eosin.encoders.resnet import is_resnet
 from eosin.engine.schedules import Schedule, warmup_cosine
 from eosin.errors import UsageError
 from eosin.images.views import Views, ViewSpec
@@ -26,7 +27,7 @@ ENCODER = "resnet50"
 
 def encoder_args(name: str) -> dict[str, Any]:
     """How the paper builds its encoder beyond the defaults (main.py line 191)."""
-    return {"zero_init_last": True} if "resnet" in name else {}
+    return {"zero_init_last": True} if is_resnet(name) else {}
 
 
 @dataclass(frozen=True, kw_only=True)

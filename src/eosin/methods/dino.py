@@ -14,6 +14,7 @@ from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
 from eosin.encoders import Encoder
+from eosin.encoders.vit import is_vit
 from eosin.engine.schedules import (
     Schedule,
     constant,
@@ -33,7 +34,7 @@ ENCODER = "vit_small_patch16"
 
 def encoder_args(name: str) -> dict[str, Any]:
     """The student's stochastic depth (main_dino.py line 105); the teacher has none."""
-    return {"drop_path_rate": 0.1} if "vit" in name else {}
+    return {"drop_path_rate": 0.1} if is_vit(name) else {}
 
 
 @dataclass(frozen=True, kw_only=True)
