@@ -19,6 +19,8 @@ from PIL import Image
 from eosin import plugins, recipes
 from eosin.errors import InputError, UsageError
 from eosin.methods import barlow_twins, dino
+from eosin.methods._base import Plan
+from eosin.pretrain import run
 from eosin.pretrain.run import Config, default_config, pretrain_encoder
 from eosin.weights import export_encoder, load_encoder
 
@@ -236,6 +238,14 @@ def test_missing_data_and_several_processes_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="one process"):
         pretrain_encoder(replace(SMALL["dino"], data=(tmp_path,)))
+
+
+def test_urls_of_data_stay_whole_and_lose_what_is_private_in_an_export() -> None:
+    url = "s3://bucket/cohort/tiles?signature=secret"
+    settings = replace(SMALL["dino"], data=(url, Path("/data/cohort")))
+    assert run.plain(settings)["data"] == [url, "/data/cohort"]
+    provenance = run._provenance(settings, Plan(batch_size=4, updates=2, updates_per_epoch=2), [])
+    assert provenance["config"]["data"] == ["tiles", "cohort"]
 
 
 @pytest.mark.parametrize("name", recipes.names())

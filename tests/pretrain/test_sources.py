@@ -13,8 +13,12 @@ from PIL import Image
 
 from eosin.errors import InputError
 from eosin.pretrain.sources import open_source
-from eosin.slides import shards, store
 from eosin.slides.quality import Quality
+from eosin.store import shards
+from eosin.store import tile_store as store
+from eosin.store.export import Config, export
+from eosin.store.records import SlideRecord
+from eosin.store.shards import TilePlace
 
 NAMES = ("b.png", "a/z.PNG", "a/b/c.bmp", "c d/ä.tif", "a.webp")
 
@@ -145,23 +149,50 @@ def test_a_damaged_hdf5_image_is_named(tmp_path):
         open_source(path).read(1)
 
 
-def test_a_tile_store_is_read(tmp_path):
-    tiles = noise(3)
-    jpegs = [simplejpeg.encode_jpeg(tile) for tile in tiles]
-    store.create(tmp_path, tile_px=24, mpp=0.5, settings={})
-    with shards.writing_shard(tmp_path, "slide") as shard:
-        for row, jpeg in enumerate(jpegs):
-            shard.add(0, 24 * row, 0.5, 1.0, Quality(1.0, 0.0, 0.0, 0.0), jpeg)
-    rows_sha256 = shards.hash_rows(shard.rows())
-    record = shards.SlideRecord(
-        slide_id="slide", path="slide.svs", tiles=3, rows_sha256=rows_sha256
+@pytest.fixture
+def tile_store(tmp_path):
+    """A tile store of three tiles."""
+    folder = tmp_path / "store"
+    store.create(folder, tile_px=24, mpps=[0.5], settings={})
+    with shards.writing_shard(folder, "slide") as shard:
+        for row, tile in enumerate(noise(3)):
+            place = TilePlace(0, 24 * row, 0.5, 0.5, 1.0)
+            shard.add(place, Quality(1.0, 0.0, 0.0, 0.0), simplejpeg.encode_jpeg(tile))
+    rows = shard.rows()
+    size = shards.shard_path(folder, "slide").stat().st_size
+    digest = shards.hash_rows(rows)
+    record = SlideRecord(
+        slide_id="slide", path="slide.svs", tiles=3, bytes=size, rows_sha256=digest
     )
-    shards.commit(tmp_path, record, shard.rows())
-    store.finish(tmp_path)
-    source = open_source(tmp_path)
+    shards.commit(folder, record, rows)
+    store.finish(folder)
+    return folder
+
+
+def test_a_tile_store_is_read(tile_store):
+    source = open_source(tile_store)
     assert len(source) == 3
-    for row, jpeg in enumerate(jpegs):
-        np.testing.assert_array_equal(source.read(row), simplejpeg.decode_jpeg(jpeg))
+    for row, tile in enumerate(noise(3)):
+        expected = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(tile))
+        np.testing.assert_array_equal(source.read(row), expected)
+
+
+def test_an_exported_store_is_read_by_path_and_by_url(tile_store, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    url = f"memory://{tmp_path.name}/tiles"
+    for out in (str(tmp_path / "out"), url):
+        export(Config(store=str(tile_store), out=out))
+    stored = open_source(tile_store)
+    expected = sorted(stored.read(index).tobytes() for index in range(3))
+    fingerprints = set()
+    for place in (tmp_path / "out", f"file://{tmp_path}/out", url):
+        source = pickle.loads(pickle.dumps(open_source(place)))
+        assert sorted(source.read(index).tobytes() for index in range(len(source))) == expected
+        fingerprints.add(source.fingerprint)
+    assert len(fingerprints) == 1
+    for nowhere in ("memory://nowhere", "nosuch://bucket/tiles"):
+        with pytest.raises(InputError, match=nowhere):
+            open_source(nowhere)
 
 
 def test_patch_camelyon_is_read(shared_data):

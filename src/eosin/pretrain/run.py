@@ -42,8 +42,8 @@ class Config:
 
     method: MethodConfig
     """Settings of the method."""
-    data: tuple[Path, ...] = ()
-    """Tile stores, image folders (nested or not) and HDF5 files."""
+    data: tuple[str | Path, ...] = ()
+    """Tile stores, image folders (nested or not) and HDF5 files; exported stores also by URL."""
     data_weights: tuple[float, ...] = ()
     """Share of each of --data; by default its share of the tiles."""
     out: Path = Path("runs/pretrain")
@@ -274,7 +274,7 @@ def _spread(count: int, sources: int) -> list[int]:
 
 
 def _provenance(config: Config, plan: Plan, sources: Sequence[TileSource]) -> dict[str, Any]:
-    portable = replace(config, data=tuple(Path(path.name) for path in config.data), out=Path())
+    portable = replace(config, data=tuple(map(_last_part, config.data)), out=Path())
     return {
         "method": config.method_name,
         "config": plain(portable),
@@ -284,3 +284,8 @@ def _provenance(config: Config, plan: Plan, sources: Sequence[TileSource]) -> di
         **stamp(),
         "name": config.out.resolve().name,
     }
+
+
+def _last_part(location: str | Path) -> str:
+    """The name of a folder or file without where it lies; what follows a URL's `?` may be a key."""
+    return Path(str(location).partition("?")[0]).name

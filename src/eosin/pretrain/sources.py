@@ -1,4 +1,4 @@
-"""Where the tiles of pre-training come from: tile stores, image folders and HDF5 files."""
+"""Where the tiles of pre-training come from: stores of tiles, image folders and HDF5 files."""
 
 import hashlib
 import os
@@ -14,7 +14,10 @@ from PIL import Image as PillowImage
 from eosin.errors import InputError
 from eosin.images.color import Image
 from eosin.provenance import sha256_of
-from eosin.slides.store import TileStore
+from eosin.store.export_format import is_exported
+from eosin.store.exported import ExportedStore
+from eosin.store.locations import Location, is_url
+from eosin.store.tile_store import TileStore
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 _HDF5_KEYS = ("x", "images", "imgs")
@@ -53,13 +56,16 @@ class TileSource(Protocol):
 
 
 def open_source(path: str | Path) -> TileSource:
-    """Opens a tile store, a folder of images at any depth, or an HDF5 file of images.
+    """Opens a tile store, an exported one, a folder of images at any depth, or an HDF5 file.
+
+    Args:
+        path: a path, or the URL of an exported store, such as `s3://bucket/tiles`.
 
     Raises:
         InputError: there is no tile to read at `path`; the message says what to give instead.
     """
     try:
-        source = _open(Path(path))
+        source = ExportedStore(path) if is_url(path) else _open(Path(path))
     except OSError as error:
         raise InputError(f"--data {path} cannot be read: {error}.") from error
     if len(source) == 0:
@@ -79,7 +85,9 @@ def _open(path: Path) -> TileSource:
             f"--data {path} is not an HDF5 file; give a tile store (`eosin tile` makes one of "
             "slides), a folder of images or an HDF5 file."
         )
-    return TileStore(path) if TileStore.is_store(path) else ImageFolder(path)
+    if TileStore.is_store(path):
+        return TileStore(path)
+    return ExportedStore(path) if is_exported(Location(path)) else ImageFolder(path)
 
 
 class ImageFolder:

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eosin.errors import InputError
-from eosin.slides import shards
 from eosin.slides.quality import Quality
-from eosin.slides.shards import SlideRecord
+from eosin.store import records, shards
+from eosin.store.records import SlideRecord
+from eosin.store.shards import TilePlace
 
 _QUALITY = Quality(blur=12.5, white=0.25, black=0.0, ink=0.125)
 
@@ -16,7 +17,7 @@ _QUALITY = Quality(blur=12.5, white=0.25, black=0.0, ink=0.125)
 def _write(folder: Path, slide_id: str, jpegs: list[bytes]) -> None:
     with shards.writing_shard(folder, slide_id) as shard:
         for number, jpeg in enumerate(jpegs):
-            shard.add(100 * number, 7, 0.5, 0.75, _QUALITY, jpeg)
+            shard.add(TilePlace(100 * number, 7, 0.5, 0.5, 0.75), _QUALITY, jpeg)
     rows = shard.rows()
     size = shards.shard_path(folder, slide_id).stat().st_size
     record = SlideRecord(
@@ -43,7 +44,7 @@ def test_the_rows_point_at_the_bytes_and_any_tar_reader_finds_them(
         members = tar.getmembers()
         assert [tar.extractfile(member).read() for member in members] == jpegs
         assert [m.name for m in members] == [
-            f"a-01234567/{100 * n}_7.jpg" for n in range(len(jpegs))
+            f"a-01234567/{100 * n}_7_500nm.jpg" for n in range(len(jpegs))
         ]
         assert {(member.mtime, member.uid, member.gid) for member in members} == {(0, 0, 0)}
 
@@ -56,11 +57,11 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_long_and_foreign_names_stay_readable(tmp_path: Path) -> None:
-    slide_id = shards.slide_id_of(Path("Ärzte " + 30 * "sehr-" + "lang.svs"))
+    slide_id = records.slide_id_of(Path("Ärzte " + 30 * "sehr-" + "lang.svs"))
     _write(tmp_path, slide_id, [b"tile"])
     with tarfile.open(shards.shard_path(tmp_path, slide_id)) as tar:
         (member,) = tar.getmembers()
-        assert member.name == f"{slide_id}/0_7.jpg"
+        assert member.name == f"{slide_id}/0_7_500nm.jpg"
         assert tar.extractfile(member).read() == b"tile"
     (row,) = shards.read_rows(tmp_path, slide_id).to_pylist()
     assert shards.shard_path(tmp_path, slide_id).read_bytes()[row["offset"] :][:4] == b"tile"
@@ -68,20 +69,20 @@ def test_long_and_foreign_names_stay_readable(tmp_path: Path) -> None:
 
 def test_an_error_while_writing_leaves_no_shard(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), shards.writing_shard(tmp_path, "a-01234567") as shard:
-        shard.add(0, 0, 0.5, 1.0, _QUALITY, b"tile")
+        shard.add(TilePlace(0, 0, 0.5, 0.5, 1.0), _QUALITY, b"tile")
         _ = 1 / 0
     assert not list((tmp_path / "shards").iterdir())
 
 
 def test_records_survive_and_are_sorted(tmp_path: Path) -> None:
-    bad = SlideRecord(slide_id="b", path="b.svs", status=shards.QUARANTINED, reason="no “mpp”")
+    bad = SlideRecord(slide_id="b", path="b.svs", status=records.QUARANTINED, reason="no “mpp”")
     shards.commit(tmp_path, bad)
     _write(tmp_path, "a", [b"tile"])
     first, second = shards.read_records(tmp_path)
     assert (first.slide_id, first.tiles) == ("a", 1)
     assert second == bad
-    shards.write_slides(tmp_path, [first, second])
-    assert shards.read_slides(tmp_path) == [first, second]
+    records.write_slides(tmp_path, [first, second])
+    assert records.read_slides(tmp_path) == [first, second]
 
 
 def test_damaged_tables_are_named(tmp_path: Path) -> None:
