@@ -7,7 +7,7 @@ from pathlib import Path
 
 os.environ["COLUMNS"] = "100"
 
-from eosin.cli import COMMANDS, main
+from eosin.cli import COMMANDS, STORE_COMMANDS, main
 
 
 def help_of(words: list[str]) -> str:
@@ -21,7 +21,9 @@ def help_of(words: list[str]) -> str:
 def write(path: Path) -> None:
     """Writes the page of all commands."""
     parts = ["# Commands", "", "Made by `make docs` from the commands' own help.", ""]
-    for words in ([], *([name] for name in COMMANDS if name != "weights"), ["pretrain", "dino"]):
+    commands = [[name] for name in COMMANDS if name != "weights"]
+    below = [name.split() for name in STORE_COMMANDS]
+    for words in ([], *commands, *below, ["pretrain", "dino"]):
         parts += [f"## eosin {' '.join(words)}".rstrip(), "", "```text", help_of(words), "```", ""]
     path.write_text("\n".join(parts))
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eosin.cli import COMMANDS, main
+from eosin.cli import COMMANDS, STORE_COMMANDS, main
+from eosin.synthetic import write_slides
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,12 +31,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("eosin 0.")
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("pretrain", "weights")])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in (*COMMANDS, *STORE_COMMANDS) if name not in ("pretrain", "store", "weights")],
+)
 def test_each_command_has_help_with_an_example(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert f"Example: eosin {name}" in text
@@ -67,6 +71,13 @@ def test_an_unknown_option_is_wrong_usage(capsys: pytest.CaptureFixture[str]) ->
         (["evaluate", "no/such/encoder", "--on", ".", "--out", "out"], "no/such/encoder"),
         (["report", "no/such/results", "--out", "out"], "no/such/results"),
         (["weights"], "eosin weights list"),
+        (["store", "polish"], "eosin store --help"),
+        (["store", "verify", "no/such/store"], "no/such/store"),
+        (["store", "verify"], "No stores to verify"),
+        (["store", "show", "no/such/store", "-o", "sheet.png"], "no/such/store"),
+        (["store", "merge", "no/such/store", "--out", "out"], "no/such/store"),
+        (["store", "export", "nosuch://bucket", "--out", "out"], "nosuch://bucket"),
+        (["pretrain", "dino", "--data", "nosuch://bucket/tiles"], "nosuch://bucket/tiles"),
         (["demo", "--slides", "x"], "--labelled"),
     ],
 )
@@ -94,6 +105,45 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     assert main([*words, "--batch-size", "2"]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("eosin pretrain: ") and "file/run" in error
+
+
+def _write_slides(folder: Path, count: int, seed: int) -> str:
+    write_slides(folder, count=count, seed=seed, size_px=1024)
+    return str(folder)
+
+
+def test_the_words_of_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["store"]) == 2
+    assert main(["store", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in STORE_COMMANDS)
+    assert "Example: eosin store verify" in text
+
+
+def test_stores_are_merged_verified_shown_and_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("one", "two", "both", "exported", "folders", "sheet.png")
+    one, two, both, exported, folders, sheet = (str(tmp_path / name) for name in names)
+    for seed, out in enumerate((one, two)):
+        slides = _write_slides(tmp_path / f"slides-{seed}" / str(seed), 2, seed)
+        small = ["--tile-px", "128", "--workers", "1"]
+        assert main(["tile", "--slides", str(Path(slides).parent), "--out", out, *small]) == 0
+    assert main(["store", "merge", one, two, "--out", both]) == 0
+    assert f"Next: eosin store verify {both}" in capsys.readouterr().out
+    assert main(["store", "verify", one, both, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["stores"]
+    assert [(each["slides"], each["problems"]) for each in found] == [(2, []), (4, [])]
+    assert main(["store", "show", both, "-o", sheet, "--tiles", "12", "--sort", "blur"]) == 0
+    assert f"12 of {found[1]['tiles']}" in capsys.readouterr().out
+    with Image.open(sheet) as image:
+        assert image.width > 500
+    assert main(["store", "export", both, "--out", exported, "--where", "tissue>0.6"]) == 0
+    assert main(["store", "export", exported, "--out", folders, "--format", "folder"]) == 0
+    assert "Next: eosin pretrain" in capsys.readouterr().out
+    (tmp_path / "exported" / "000000.tar").write_bytes(b"")
+    assert main(["store", "verify", exported]) == 1
+    assert "000000.tar" in capsys.readouterr().out
 
 
 def test_weights_are_listed_for_people_and_machines(

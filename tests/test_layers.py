@@ -11,12 +11,14 @@ ROOT = Path(eosin.__file__).parent
 # From the top; an import may go down, or stay inside its folder.
 LAYERS = [
     {"cli", "demo", "recipes", "__main__"},
-    {"report", "tasks", "pretrain", "compat"},
-    {"results", "protocols", "nuclei", "probes", "embeddings", "methods", "datasets", "weights"},
+    {"report", "tasks", "pretrain", "tiling", "compat"},
+    {"results", "protocols", "nuclei", "probes", "embeddings", "methods", "datasets", "weights"}
+    | {"store"},
     {"encoders", "engine", "images", "slides", "synthetic"},
     {"provenance", "plugins", "errors", "atomic", "progress"},
 ]
-WITHOUT_TORCH = ("slides", "images", "synthetic", "errors", "atomic", "plugins", "progress", "cli")
+WITHOUT_TORCH = ("slides", "store", "tiling", "images", "synthetic")
+WITHOUT_TORCH += ("errors", "atomic", "plugins", "progress", "cli")
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

@@ -7,13 +7,13 @@ __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "InputError": "eosin.errors",
-    "TileStore": "eosin.slides.store",
+    "TileStore": "eosin.store.tile_store",
     "evaluate": "eosin.tasks._evaluate",
     "export_encoder": "eosin.weights",
     "load_encoder": "eosin.weights",
     "open_slide": "eosin.slides.reader",
     "pretrain_encoder": "eosin.pretrain.run",
-    "tile": "eosin.slides.tiling",
+    "tile": "eosin.tiling.run",
     "write_report": "eosin.report.html",
 }
 

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from eosin import __version__
@@ -89,7 +89,7 @@ def _parse(
     """Turns words into a config; its fields and their descriptions are the options."""
     import tyro
 
-    command = COMMANDS[name]
+    command = COMMANDS[name] if name in COMMANDS else STORE_COMMANDS[name]
     given: dict[str, Any] = {} if default is None else {"default": default}
     return tyro.cli(
         config if default is None else type(default),
@@ -101,12 +101,20 @@ def _parse(
 
 
 def _tile(words: list[str]) -> Outcome:
-    from eosin.slides.tiling import Config, tile
+    from eosin.tiling.plan import plan
+    from eosin.tiling.run import Config, tile
 
-    report = tile(_parse(Config, "tile", words))
+    config = _parse(Config, "tile", words)
+    if config.plan:
+        planned = plan(config)
+        return Outcome(f"{planned}\nNext: the same command without --plan.", asdict(planned))
+    report = tile(config)
+    ways = "; ".join(report.ways)
     lines = [
         f"{report.tiles:,} tiles of {report.done + report.skipped:,} slides "
         f"({report.bytes / 1e6:,.1f} MB) are in {report.out}; this took {report.seconds:,.1f} s.",
+        *([f"Resolutions: {ways}."] if ways else []),
+        *(f"Note: {record.path}: {record.note}" for record in report.notes),
         *(f"Quarantined: {record.path}: {record.reason}" for record in report.quarantined),
         f"Next: eosin pretrain barlow_twins --data {report.out} --out runs/barlow_twins",
     ]
@@ -116,10 +124,56 @@ def _tile(words: list[str]) -> Outcome:
         "bytes": report.bytes,
         "done": report.done,
         "skipped": report.skipped,
+        "ways": list(report.ways),
+        "notes": {record.path: record.note for record in report.notes},
         "quarantined": {record.path: record.reason for record in report.quarantined},
         "seconds": report.seconds,
     }
     return Outcome("\n".join(lines), facts, report.exit_code)
+
+
+def _store(words: list[str]) -> Outcome:
+    name = f"store {words[0]}" if words else "store --help"
+    if name in STORE_COMMANDS:
+        return STORE_COMMANDS[name].run(words[1:])
+    if name not in ("store --help", "store -h"):
+        raise UsageError(f"there is no {name!r}; see eosin store --help")
+    lines = [
+        "usage: eosin store WORD [OPTIONS]; eosin store WORD --help explains one",
+        f"Example: {COMMANDS['store'].example}",
+        "",
+        *(f"  {name:<13}  {command.summary}" for name, command in STORE_COMMANDS.items()),
+    ]
+    return Outcome("\n".join(lines), exit_code=0 if words else 2)
+
+
+def _store_verify(words: list[str]) -> Outcome:
+    from eosin.store.verify import Config, verify_stores
+
+    found = verify_stores(_parse(Config, "store verify", words))
+    facts = {"stores": [asdict(each) for each in found]}
+    return Outcome("\n".join(map(str, found)), facts, int(any(each.problems for each in found)))
+
+
+def _store_show(words: list[str]) -> Outcome:
+    from eosin.store.contact_sheet import Config, show
+
+    sheet = show(_parse(Config, "store show", words))
+    return Outcome(str(sheet), asdict(sheet), int(bool(sheet.unreadable)))
+
+
+def _store_merge(words: list[str]) -> Outcome:
+    from eosin.store.merge import Config, merge
+
+    report = merge(_parse(Config, "store merge", words))
+    return Outcome(f"{report}\nNext: eosin store verify {report.out}", asdict(report))
+
+
+def _store_export(words: list[str]) -> Outcome:
+    from eosin.store.export import Config, export
+
+    report = export(_parse(Config, "store export", words))
+    return Outcome(f"{report}\nNext: {report.next_command}", asdict(report))
 
 
 def _pretrain(words: list[str]) -> Outcome:
@@ -224,6 +278,11 @@ COMMANDS: dict[str, Command] = {
         "eosin tile --slides SLIDES --out tiles --mpp 0.5 --tile-px 512",
         _tile,
     ),
+    "store": Command(
+        "Check, look at, merge and export tile stores.",
+        "eosin store verify tiles",
+        _store,
+    ),
     "pretrain": Command(
         "Pre-train an encoder on tiles without labels.",
         "eosin pretrain barlow_twins_resnet50 --data tiles --out runs/bt",
@@ -243,5 +302,28 @@ COMMANDS: dict[str, Command] = {
         "List the released encoders and where their files belong.",
         "eosin weights list",
         _weights,
+    ),
+}
+
+STORE_COMMANDS: dict[str, Command] = {
+    "store verify": Command(
+        "Check every offset, length, checksum and count of stores, and decode every tile.",
+        "eosin store verify tiles",
+        _store_verify,
+    ),
+    "store show": Command(
+        "Draw a contact sheet of tiles, at random or along a score.",
+        "eosin store show tiles -o sheet.png --sort blur",
+        _store_show,
+    ),
+    "store merge": Command(
+        "Put the slides of several stores into one, by hard links where the disk has them.",
+        "eosin store merge tiles-a tiles-b --out tiles",
+        _store_merge,
+    ),
+    "store export": Command(
+        "Copy tiles into mixed WebDataset shards, or into a folder per slide; also to a URL.",
+        "eosin store export tiles --out s3://bucket/tiles --where 'blur>20' 'ink<0.1'",
+        _store_export,
     ),
 }

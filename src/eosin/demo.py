@@ -17,9 +17,9 @@ from eosin.datasets._base import Options
 from eosin.errors import InputError, UsageError
 from eosin.pretrain import run as pretraining
 from eosin.report import html as report
-from eosin.slides import tiling
-from eosin.slides.store import TileStore
+from eosin.store.tile_store import TileStore
 from eosin.tasks import _evaluate as evaluation
+from eosin.tiling import run as tiling
 
 SYNTHETIC_NOTE = (
     "The images are synthetic: they show that the whole line works and that pre-training learns "
@@ -176,7 +176,7 @@ def _tile(config: Config, slides: tuple[Path, ...]) -> tiling.TilingReport:
         tiling.Config(
             slides=slides,
             out=config.out / "tiles",
-            mpp=config.mpp,
+            mpp=(config.mpp,),
             tile_px=config.tile_px,
             slide_mpp=config.slide_mpp,
             mpp_csv=config.mpp_csv,
@@ -184,6 +184,8 @@ def _tile(config: Config, slides: tuple[Path, ...]) -> tiling.TilingReport:
     )
     for record in tiled.quarantined:
         print(f"quarantined: {record.path}: {record.reason}", file=sys.stderr)
+    for record in tiled.notes:
+        print(f"note: {record.path}: {record.note}", file=sys.stderr)
     if tiled.tiles < _FEWEST_TILES:
         raise InputError(
             f"--slides gave {tiled.tiles} tiles of {config.tile_px} px, and the demo needs "

@@ -26,7 +26,8 @@ class Bar:
 
     def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
         self._title, self._total, self._unit = title, total, unit
-        self._done = self._done_before = done
+        self._done: float = done
+        self._done_before = done
         self._note = ""
         self._started = self._last_line = time.monotonic()
         self._console = Console(stderr=True)
@@ -48,12 +49,12 @@ class Bar:
             )
             self._rich.start()
             self._task = self._rich.add_task(
-                self._title, total=self._total, completed=self._done, note="", rate=""
+                self._title, total=self._total, completed=int(self._done), note="", rate=""
             )
         return self
 
-    def advance(self, units: int = 1, note: str = "") -> None:
-        """Counts `units` as done; `note` is shown behind the figures, such as the loss."""
+    def advance(self, units: float = 1, note: str = "") -> None:
+        """Counts `units` as done, also parts of one; `note` is shown behind the figures."""
         self._done += units
         self._note = note or self._note
         if self._rich is not None and self._task is not None:
@@ -75,7 +76,7 @@ class Bar:
         left = f", {(self._total - self._done) / rate:,.0f} s left" if rate > 0 else ""
         note = f"  {self._note}" if self._note else ""
         print(
-            f"{self._title}: {self._done:,}/{self._total:,} {self._unit}, "
+            f"{self._title}: {int(self._done + 1e-6):,}/{self._total:,} {self._unit}, "
             f"{self._rate_text()}{left}{note}",
             file=sys.stderr,
             flush=True,

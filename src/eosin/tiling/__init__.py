@@ -1,0 +1,1 @@
+"""Slides into a tile store: which tiles, cut by many processes, resumable."""
