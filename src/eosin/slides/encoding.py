@@ -89,9 +89,11 @@ def encode(tile: npt.NDArray[np.uint8], encoding: JpegEncoding) -> bytes:
 
 def psnr_db(pixels: npt.NDArray[np.uint8], encoded: npt.NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio of two images of 8 bits; 100 where they are equal."""
+    if np.array_equal(pixels, encoded):
+        return 100.0
     difference = pixels.astype(np.int16) - encoded
     error = float(np.square(difference, dtype=np.int32).mean())
-    return min(100.0, float(10 * np.log10(255**2 / error))) if error > 0 else 100.0
+    return min(100.0, float(10 * np.log10(255**2 / error)))
 
 
 def _tables_of_quality(quality: int) -> tuple[tuple[int, ...], ...]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from eosin.errors import InputError
@@ -154,7 +153,8 @@ def read_done(folder: Path) -> pa.Table:
     table: pa.Table = records.reading_parquet(read, path)
     if table.schema.names != _SLIDE_COLUMNS:
         raise InputError(f"{path} lacks columns; run the same `eosin tile` again.")
-    table = table.filter(pc.field("status") == DONE).drop_columns(["status"])
+    is_done = np.asarray(table["status"].to_numpy() == DONE, bool)
+    table = table.filter(pa.array(is_done)).drop_columns(["status"])
     table = table.sort_by("slide_id").combine_chunks()
     for start in range(0, len(table), _SLIDES_AT_ONCE):
         for slide_id in table["slide_id"].slice(start, _SLIDES_AT_ONCE).to_pylist():

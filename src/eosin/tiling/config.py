@@ -6,7 +6,7 @@ from typing import Any
 
 from eosin.errors import UsageError
 from eosin.slides.resolution import is_plausible_mpp
-from eosin.store.tile_store import SHARDS, SLIDE
+from eosin.store.header import SHARDS, SLIDE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,9 +20,9 @@ from eosin.slides.encoding import DEFAULT_QUALITY, JpegEncoding, encode, of_qual
 from eosin.slides.quality import Quality
 from eosin.slides.reader import Slide, open_slide
 from eosin.store import shards
+from eosin.store.header import SHARDS
 from eosin.store.records import QUARANTINED, Reached, SlideRecord
 from eosin.store.shards import Rows, Shard, TilePlace
-from eosin.store.tile_store import SHARDS
 from eosin.tiling.config import Config
 from eosin.tiling.slide_tiles import Part, lay_out, why_no_tiles
 from eosin.tiling.sources import Source
