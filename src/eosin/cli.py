@@ -323,7 +323,7 @@ STORE_COMMANDS: dict[str, Command] = {
     ),
     "store export": Command(
         "Copy tiles into mixed WebDataset shards, or into a folder per slide; also to a URL.",
-        "eosin store export tiles --out s3://bucket/tiles --where 'blur>20' 'ink<0.1'",
+        "eosin store export tiles --out s3://bucket/tiles --where 'blur>1000' 'ink<0.1'",
         _store_export,
     ),
 }

@@ -1,4 +1,4 @@
-"""Thresholds on the scores of tiles, as they are typed: `blur>20`, `tissue>0.7`."""
+"""Thresholds on the scores of tiles, as they are typed: `blur>1000`, `tissue>0.7`."""
 
 import re
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def parse(texts: Sequence[str]) -> tuple[Condition, ...]:
 def _parse_one(text: str) -> Condition:
     match = _CONDITION.fullmatch(text)
     if match is None:
-        raise UsageError(f'--where {text!r} is not NAME<VALUE or NAME>VALUE, such as "blur>20".')
+        raise UsageError(f'--where {text!r} is not NAME<VALUE or NAME>VALUE, such as "blur>1000".')
     name, sign, number = match.groups()
     if name not in NAMES:
         raise UsageError(f"--where {text!r}: tiles have no {name}; they have {', '.join(NAMES)}.")

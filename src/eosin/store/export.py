@@ -33,7 +33,7 @@ class Config:
     seed: int = 0
     """Seed of the order that mixes the slides."""
     where: tuple[str, ...] = ()
-    """Only tiles with such scores, as in "blur>20" "ink<0.1"; all of the conditions must hold."""
+    """Only tiles with such scores, as in "blur>1000" "ink<0.1"; all of the conditions must hold."""
 
     def __post_init__(self) -> None:
         if self.shard_mb < 1:

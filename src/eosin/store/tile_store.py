@@ -143,7 +143,7 @@ class TileStore:
         Examples:
             Numbers of the tiles that are sharp enough:
 
-                np.flatnonzero(store.column("blur") > 20)
+                np.flatnonzero(store.column("blur") > 1000)
 
         Raises:
             InputError: there is no such column, or rows are damaged.
