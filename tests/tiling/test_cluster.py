@@ -76,6 +76,7 @@ def find_tissue_at_second_try(rgb, mpp):
 
 _RUN = """
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -86,6 +87,8 @@ from eosin.tiling.processes import Lost
 work, given, address = getattr(jobs, sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 shared = Path(sys.argv[4]) if len(sys.argv) > 4 else None
 results, notes, error = [], [], None
+# Whoever starts tests in the background may have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     for result in cluster.run(work, given, address, notes.append, shared):
         results.append(["lost", result.job] if isinstance(result, Lost) else result)

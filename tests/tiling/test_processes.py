@@ -82,6 +82,7 @@ def test_workers_end_when_nobody_wants_more_results(square: Square) -> None:
 
 
 _SLEEPERS = """
+import signal
 import sys
 import time
 from pathlib import Path
@@ -95,6 +96,8 @@ def sleep(path, report):
 
 
 if __name__ == "__main__":
+    # Whoever starts tests in the background may have it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         list(processes.run(sleep, [Path(sys.argv[1]), Path(sys.argv[2])], 2, print))
     except KeyboardInterrupt:

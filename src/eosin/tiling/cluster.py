@@ -29,6 +29,7 @@ _TRIES = 2
 _TASKS_PER_CPU = 2
 _SECONDS_BETWEEN_NOTES = 1.0
 _SECONDS_TO_ANSWER = 10.0
+_SECONDS_TO_START = 60.0
 _ADDRESS = re.compile(r"(ray://)?(?P<host>[^/\s]+):(?P<port>\d{1,5})")
 
 # Nobody asked to send statistics home, and its forecast of a change is of no use to our users.
@@ -68,6 +69,9 @@ def run(
     ray = _import_ray()
     with _connected(ray, address):
         notes = ray.remote(_Notes).options(num_cpus=0, max_restarts=-1).remote()
+        inbox = _Inbox(ray, notes, report)
+        # On a busy machine it takes long to start, and tasks wait only so long to be heard.
+        inbox.empty(_SECONDS_TO_START)
         task = ray.remote(_do).options(num_cpus=1, max_retries=0)
         folders = [Path.cwd(), *([shared] if shared is not None else [])]
         left, tries = deque(range(len(jobs))), [0] * len(jobs)
@@ -78,7 +82,7 @@ def run(
                     number = left.popleft()
                     running[task.remote(work, jobs[number], folders, notes)] = number
                 ready, _ = ray.wait(list(running), timeout=_SECONDS_BETWEEN_NOTES)
-                _pass_on(ray, notes, report)
+                inbox.empty(_SECONDS_TO_ANSWER)
                 for reference in ready:
                     number = running.pop(reference)
                     result = _result_of(ray, reference, jobs[number])
@@ -87,6 +91,7 @@ def run(
                         left.appendleft(number)
                     else:
                         yield result
+            inbox.empty(_SECONDS_TO_ANSWER)
         finally:
             _cancel(ray, list(running))
 
@@ -103,6 +108,32 @@ class _Notes:
     def take(self) -> list[Any]:
         notes, self._notes = self._notes, []
         return notes
+
+
+class _Inbox:
+    """Fetches what the tasks said; what comes late is passed on the next time, and never lost."""
+
+    def __init__(self, ray: Any, notes: Any, report: Callable[[Any], None]) -> None:
+        self._ray = ray
+        self._notes = notes
+        self._report = report
+        self._asked: Any = None
+
+    def empty(self, timeout_s: float) -> None:
+        """Passes on what there is, if it comes within the time."""
+        if self._asked is None:
+            self._asked = self._notes.take.remote()
+        ready, _ = self._ray.wait([self._asked], timeout=timeout_s)
+        if not ready:
+            return
+        try:
+            taken = self._ray.get(self._asked)
+        except self._ray.exceptions.RayError:
+            # The node that held them has died; they go on at another.
+            taken = []
+        self._asked = None
+        for note in taken:
+            self._report(note)
 
 
 def _do(work: Callable[..., Any], job: Any, folders: list[Path], notes: Any) -> Any:
@@ -224,16 +255,6 @@ def _check_answers(address: str) -> None:
 
 def _room(ray: Any) -> int:
     return _TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 0)))
-
-
-def _pass_on(ray: Any, notes: Any, report: Callable[[Any], None]) -> None:
-    try:
-        taken = ray.get(notes.take.remote(), timeout=_SECONDS_TO_ANSWER)
-    except ray.exceptions.RayError:
-        # The node that held them has died; they go on at another.
-        return
-    for note in taken:
-        report(note)
 
 
 def _result_of(ray: Any, reference: Any, job: object) -> Any:
