@@ -465,7 +465,7 @@ def test_runs_killed_at_random_moments_resume_to_the_same_store(
             path.unlink()
         (tmp_path / "store" / "slides.parquet").unlink()
     assert problems == []
-    tile(config)
+    assert _start_run(tmp_path, 2, 0).wait() == 0
     assert _content(tmp_path / "store") == _content(tmp_path / "whole")
 
 

@@ -132,10 +132,14 @@ def _serve(work: Callable[..., Any], connection: Any) -> None:
     # Ctrl-C reaches the whole process group; a worker has nothing to say about it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
     while True:
         try:
             job = connection.recv()
         except EOFError:
+            return
+        # A job may lie in the pipe of a run that was killed while this process still started.
+        if parent is not None and not parent.is_alive():
             return
         try:
             answer = ("result", work(job, lambda note: connection.send(("report", note))))
