@@ -8,7 +8,7 @@ Flips come before the colours, where they commute with everything that follows.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -190,6 +190,30 @@ class Views:
     def sample(self, rng: np.random.Generator, height: int, width: int) -> list[ViewParams]:
         """Draws the parameters of every view of one image of `height` x `width` pixels."""
         return [spec.sample(rng, height, width) for spec in self.specs]
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The numbers of the views of each size, sizes in the order in which they come first."""
+        return tuple(
+            tuple(number for number, size in enumerate(self.sizes) if size == size_px)
+            for size_px in dict.fromkeys(self.sizes)
+        )
+
+    def make_into(
+        self, image: Image, rng: np.random.Generator, into: Sequence[Image], row: int
+    ) -> None:
+        """Draws and applies, and writes each view where a batch has it.
+
+        Args:
+            image: RGB, `uint8[H, W, 3]`.
+            rng: where all randomness comes from.
+            into: for each of `groups` an array `uint8[V, B, 3, S, S]` with V views of side S.
+            row: number of the image in the batch.
+        """
+        made = self.make(image, rng)
+        for group, numbers in zip(into, self.groups, strict=True):
+            for place, number in enumerate(numbers):
+                group[place, row] = made[number].transpose(2, 0, 1)
 
     def make(self, image: Image, rng: np.random.Generator) -> list[Image]:
         """Draws and applies: one `uint8[S, S, 3]` per spec from an image `uint8[H, W, 3]`."""
