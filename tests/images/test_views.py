@@ -14,6 +14,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from eosin.errors import InputError, UsageError
+from eosin.images import stain
+from eosin.images.color import recolor
+from eosin.images.resampling import crop_and_resize
 from eosin.images.views import ViewParams, Views, ViewSpec, apply
 
 STRONG = ViewSpec(
@@ -61,13 +64,14 @@ def test_views_agree_with_torchvision_on_floats(tissue, interpolation):
     spec = dataclasses.replace(STRONG, interpolation=interpolation)
     rng = np.random.default_rng(0)
     differences = []
-    for _ in range(40):
+    for _ in range(100):
         params = spec.sample(rng, 256, 256)
         differences.append(np.abs(apply(tissue, params) - torchvision_view(tissue, params)))
     means = [difference.mean() for difference in differences]
+    # Seen: 0.5 in the worst of the views, 0.3 on average, 1.1 at the 99th percentile.
     assert max(means) < 1.5
-    assert np.mean(means) < 0.6
-    assert np.percentile(np.stack(differences), 99) < 3
+    assert np.mean(means) < 0.5
+    assert np.percentile(np.stack(differences), 99) < 1.5
 
 
 def test_crops_are_drawn_as_torchvision_draws_them():
@@ -169,6 +173,37 @@ def test_a_view_is_replayed_from_its_saved_parameters(seed, side_px):
     np.testing.assert_array_equal(image, before)
 
 
+@given(seed=st.integers(0, 2**32), space=st.sampled_from(stain.SPACES))
+@settings(max_examples=20, deadline=None)
+def test_a_stained_view_is_replayed_from_its_saved_parameters(tissue, seed, space):
+    spec = dataclasses.replace(STRONG, size_px=24, stain=stain.published(space), stain_p=1.0)
+    params = spec.sample(np.random.default_rng(seed), 256, 256)
+    assert params.stain is not None and params.stain.space == space
+    replayed = ViewParams.from_json(json.loads(json.dumps(params.to_json())))
+    assert replayed == params
+    np.testing.assert_array_equal(apply(tissue, params), apply(tissue, replayed))
+
+
+def test_a_view_is_stained_by_the_whole_tile_before_its_colours_change(tissue):
+    spec = ViewSpec(size_px=64, jitter=(0.4, 0.4, 0.2, 0.1), jitter_p=1.0, vflip_p=1.0, hflip_p=0.0)
+    spec = dataclasses.replace(spec, stain=stain.published("lab"), stain_p=1.0)
+    params = spec.sample(np.random.default_rng(0), 256, 256)
+    cropped = crop_and_resize(tissue, params.crop_px, 64, "bicubic", vflip=True)
+    stained = stain.restain(cropped, params.stain, stain.measure(tissue, "lab"))
+    expected = recolor(stained, params.jitter).transpose(1, 2, 0)
+    np.testing.assert_array_equal(apply(tissue, params), expected)
+
+
+def test_staining_the_tile_first_gives_nearly_the_same_view(tissue):
+    spec = ViewSpec(size_px=64, stain=stain.published("lab"), stain_p=1.0)
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        params = spec.sample(rng, 256, 256)
+        first = stain.restain(tissue, params.stain)
+        after = apply(first, dataclasses.replace(params, stain=None))
+        assert np.abs(apply(tissue, params).astype(int) - after).mean() < 2.5
+
+
 def test_flips_mirror_the_view_and_are_involutions(tissue):
     plain = ViewParams(size_px=64, interpolation="bicubic", crop_px=(10, 20, 100, 90))
     view = apply(tissue, plain)
@@ -210,6 +245,25 @@ def test_views_keep_their_order_and_are_drawn_apart(tissue):
         np.testing.assert_array_equal(view, apply(tissue, params))
 
 
+def test_views_are_written_into_the_rows_of_a_batch_by_size(tissue):
+    small = dataclasses.replace(STRONG, size_px=48, scale=(0.05, 0.4))
+    views = Views((STRONG, small, STRONG, small, small))
+    assert views.groups == ((0, 2), (1, 3, 4))
+    into = [np.zeros((2, 3, 3, 96, 96), np.uint8), np.zeros((3, 3, 3, 48, 48), np.uint8)]
+    views.make_into(tissue, np.random.default_rng(3), into, 1)
+    made = views.make(tissue, np.random.default_rng(3))
+    for group, numbers in zip(into, views.groups, strict=True):
+        assert not group[:, 0].any() and not group[:, 2].any()
+        for place, number in enumerate(numbers):
+            np.testing.assert_array_equal(group[place, 1].transpose(1, 2, 0), made[number])
+
+
+def test_changed_views_differ_in_what_was_asked_for():
+    views = Views((STRONG, dataclasses.replace(STRONG, size_px=32))).changed(vflip_p=0.25)
+    assert [spec.vflip_p for spec in views.specs] == [0.25, 0.25]
+    assert views.sizes == (96, 32)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -226,6 +280,7 @@ def test_views_keep_their_order_and_are_drawn_apart(tissue):
         ("jitter", (0.4, 0.4, 0.1)),
         ("blur_sigma_px", (0.0, 2.0)),
         ("solarize_threshold", 300),
+        ("stain_p", 0.5),
     ],
 )
 def test_a_senseless_spec_names_the_field_and_the_value(field, value):

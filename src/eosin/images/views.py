@@ -2,60 +2,36 @@
 
 Drawing the parameters (`ViewSpec.sample`) and applying them (`apply`) are apart, so that every view
 can be replayed, shown and tested. The semantics are torchvision's: `RandomResizedCrop` with an
-antialiased resize of the crop, `ColorJitter` in random order, then grayscale, blur and solarise.
-Flips come before the colours, where they commute with everything that follows.
+antialiased resize of the crop, `ColorJitter` in random order, then grayscale, blur and solarise;
+RandStainNA stands before them.
 """
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from PIL import Image as PillowImage
 
-from eosin.errors import InputError, UsageError
-from eosin.images import color
-from eosin.images.color import Image
+from eosin.errors import UsageError
+from eosin.images.color import JITTER
+from eosin.images.rendering import Image, Renderer, ViewParams, apply
+from eosin.images.resampling import SUPPORT, Crop, Interpolation
+from eosin.images.stain import Stain
 
-Interpolation = Literal["bicubic", "bilinear"]
+__all__ = ["Image", "ViewParams", "ViewSpec", "Views", "apply"]
 
-_RESAMPLING = {
-    "bicubic": PillowImage.Resampling.BICUBIC,
-    "bilinear": PillowImage.Resampling.BILINEAR,
-}
 _CROP_TRIES = 10  # as in torchvision's RandomResizedCrop
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ViewParams:
-    """One view's parameters, drawn: enough to make the same view of the same image again."""
-
-    size_px: int
-    interpolation: Interpolation
-    crop_px: tuple[int, int, int, int]
-    """Left, top, width and height in the image."""
-    hflip: bool = False
-    vflip: bool = False
-    jitter: tuple[tuple[str, float], ...] = ()
-    """Colour operations in the order to apply them, each a name of `color.JITTER` and its factor
-    (for hue its shift in turns)."""
-    grayscale: bool = False
-    blur_sigma_px: float | None = None
-    solarize_threshold: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Gives a plain dictionary for `json.dumps`."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "ViewParams":
-        """Rebuilds the parameters from what `to_json` gave, also after a trip through JSON."""
-        crop_px = tuple(fields["crop_px"])
-        jitter = tuple((name, factor) for name, factor in fields["jitter"])
-        plain: dict[str, Any] = {**fields, "crop_px": crop_px, "jitter": jitter}
-        return cls(**plain)
+_PROBABILITIES = (
+    "hflip_p",
+    "vflip_p",
+    "stain_p",
+    "jitter_p",
+    "grayscale_p",
+    "blur_p",
+    "solarize_p",
+)
+_DRAWS = 2 * _CROP_TRIES + 20  # uniform numbers of one view, drawn at once, which is much faster
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +52,9 @@ class ViewSpec:
     """Filter of the antialiased resize."""
     hflip_p: float = 0.5
     vflip_p: float = 0.0
+    stain: Stain | None = None
+    """What RandStainNA draws from."""
+    stain_p: float = 0.0
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """Strengths of brightness, contrast, saturation and hue; one of strength 0 is left out."""
     jitter_p: float = 0.0
@@ -88,7 +67,7 @@ class ViewSpec:
     """Levels from here upwards are inverted."""
 
     def __post_init__(self) -> None:
-        for name in ("hflip_p", "vflip_p", "jitter_p", "grayscale_p", "blur_p", "solarize_p"):
+        for name in _PROBABILITIES:
             self._require(0 <= getattr(self, name) <= 1, name, "a probability, 0 to 1")
         for name, greatest in (("scale", 1.0), ("ratio", math.inf), ("blur_sigma_px", math.inf)):
             low, high = getattr(self, name)
@@ -96,13 +75,14 @@ class ViewSpec:
                 0 < low <= high <= greatest, name, f"0 < least <= greatest <= {greatest:g}"
             )
         self._require(self.size_px >= 1, "size_px", "at least 1")
-        self._require(self.interpolation in _RESAMPLING, "interpolation", " or ".join(_RESAMPLING))
+        self._require(self.interpolation in SUPPORT, "interpolation", " or ".join(SUPPORT))
         self._require(
             len(self.jitter) == 4 and min(self.jitter) >= 0 and self.jitter[3] <= 0.5,
             "jitter",
             "four strengths, none below 0 and the last (hue) at most 0.5",
         )
         self._require(0 <= self.solarize_threshold <= 256, "solarize_threshold", "0 to 256")
+        self._require(self.stain is not None or self.stain_p == 0, "stain_p", "0 without a stain")
 
     def _require(self, holds: bool, field: str, wanted: str) -> None:
         if not holds:
@@ -116,51 +96,63 @@ class ViewSpec:
             height: of the image, in pixels.
             width: of the image, in pixels.
         """
-        crop_px = self._sample_crop(rng, height, width)
+        uniform = iter(rng.random(_DRAWS).tolist())
         return ViewParams(
             size_px=self.size_px,
             interpolation=self.interpolation,
-            crop_px=crop_px,
-            hflip=bool(rng.random() < self.hflip_p),
-            vflip=bool(rng.random() < self.vflip_p),
-            jitter=self._sample_jitter(rng) if rng.random() < self.jitter_p else (),
-            grayscale=bool(rng.random() < self.grayscale_p),
-            blur_sigma_px=(
-                float(rng.uniform(*self.blur_sigma_px)) if rng.random() < self.blur_p else None
-            ),
+            hflip=next(uniform) < self.hflip_p,
+            vflip=next(uniform) < self.vflip_p,
+            grayscale=next(uniform) < self.grayscale_p,
+            blur_sigma_px=_between(self.blur_sigma_px, uniform, self.blur_p),
             solarize_threshold=(
-                self.solarize_threshold if rng.random() < self.solarize_p else None
+                self.solarize_threshold if next(uniform) < self.solarize_p else None
+            ),
+            jitter=self._sample_jitter(uniform) if next(uniform) < self.jitter_p else (),
+            crop_px=self._sample_crop(uniform, height, width),
+            stain=(
+                self.stain.draw(rng)
+                if self.stain is not None and rng.random() < self.stain_p
+                else None
             ),
         )
 
-    def _sample_crop(
-        self, rng: np.random.Generator, height: int, width: int
-    ) -> tuple[int, int, int, int]:
-        log_ratio = math.log(self.ratio[0]), math.log(self.ratio[1])
+    def _sample_crop(self, uniform: Iterator[float], height: int, width: int) -> Crop:
+        least, most = self.scale
+        log_least, log_most = math.log(self.ratio[0]), math.log(self.ratio[1])
+        across, down = next(uniform), next(uniform)
         for _ in range(_CROP_TRIES):
-            area_px = height * width * rng.uniform(*self.scale)
-            ratio = math.exp(rng.uniform(*log_ratio))
+            area_px = height * width * (least + (most - least) * next(uniform))
+            ratio = math.exp(log_least + (log_most - log_least) * next(uniform))
             crop_width = round(math.sqrt(area_px * ratio))
             crop_height = round(math.sqrt(area_px / ratio))
             if 0 < crop_width <= width and 0 < crop_height <= height:
-                top = int(rng.integers(height - crop_height + 1))
-                left = int(rng.integers(width - crop_width + 1))
+                left = int(across * (width - crop_width + 1))
+                top = int(down * (height - crop_height + 1))
                 return left, top, crop_width, crop_height
         return self._central_crop(height, width)
 
-    def _central_crop(self, height: int, width: int) -> tuple[int, int, int, int]:
+    def _central_crop(self, height: int, width: int) -> Crop:
         ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
         crop_width = max(1, min(width, round(height * ratio)))
         crop_height = max(1, min(height, round(width / ratio)))
         return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
 
-    def _sample_jitter(self, rng: np.random.Generator) -> tuple[tuple[str, float], ...]:
-        drawn: list[tuple[str, float]] = []
-        for name, strength in zip(color.JITTER, self.jitter, strict=True):
+    def _sample_jitter(self, uniform: Iterator[float]) -> tuple[tuple[str, float], ...]:
+        drawn: list[tuple[float, str, float]] = []
+        for name, strength in zip(JITTER, self.jitter, strict=True):
+            place, share = next(uniform), next(uniform)
             if strength > 0:
-                low, neutral = (-strength, 0.0) if name == "hue" else (max(0.0, 1 - strength), 1.0)
-                drawn.append((name, float(rng.uniform(low, neutral + strength))))
-        return tuple(drawn[i] for i in rng.permutation(len(drawn)))
+                least, neutral = (
+                    (-strength, 0.0) if name == "hue" else (max(0.0, 1 - strength), 1.0)
+                )
+                drawn.append((place, name, least + (neutral + strength - least) * share))
+        return tuple((name, factor) for _, name, factor in sorted(drawn))
+
+
+def _between(bounds: tuple[float, float], uniform: Iterator[float], p: float) -> float | None:
+    """A number between the bounds with probability `p`; the next two of `uniform` decide."""
+    fires, share = next(uniform) < p, next(uniform)
+    return bounds[0] + (bounds[1] - bounds[0]) * share if fires else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +191,16 @@ class Views:
             for size_px in dict.fromkeys(self.sizes)
         )
 
+    def changed(self, **fields: Any) -> "Views":
+        """The same views with some fields of every spec replaced."""
+        return Views(tuple(replace(spec, **fields) for spec in self.specs))
+
+    def make(self, image: Image, rng: np.random.Generator) -> list[Image]:
+        """Draws and applies: one `uint8[S, S, 3]` per spec from an image `uint8[H, W, 3]`."""
+        renderer = Renderer(image)
+        drawn = self.sample(rng, *image.shape[:2])
+        return [np.ascontiguousarray(renderer.render(p).transpose(1, 2, 0)) for p in drawn]
+
     def make_into(
         self, image: Image, rng: np.random.Generator, into: Sequence[Image], row: int
     ) -> None:
@@ -210,55 +212,8 @@ class Views:
             into: for each of `groups` an array `uint8[V, B, 3, S, S]` with V views of side S.
             row: number of the image in the batch.
         """
-        made = self.make(image, rng)
+        renderer = Renderer(image)
+        drawn = self.sample(rng, *image.shape[:2])
         for group, numbers in zip(into, self.groups, strict=True):
             for place, number in enumerate(numbers):
-                group[place, row] = made[number].transpose(2, 0, 1)
-
-    def make(self, image: Image, rng: np.random.Generator) -> list[Image]:
-        """Draws and applies: one `uint8[S, S, 3]` per spec from an image `uint8[H, W, 3]`."""
-        height, width = image.shape[:2]
-        return [apply(image, params) for params in self.sample(rng, height, width)]
-
-
-def apply(image: Image, params: ViewParams) -> Image:
-    """Makes the view that `params` describes.
-
-    Args:
-        image: RGB, `uint8[H, W, 3]`.
-        params: as drawn for an image of this height and width.
-
-    Returns:
-        The view, `uint8[S, S, 3]` with S = `params.size_px`, contiguous and independent of `image`.
-
-    Raises:
-        InputError: the crop does not lie inside the image.
-    """
-    view = _crop_resize_flip(image, params)
-    for name, factor in params.jitter:
-        view = color.JITTER[name](view, factor)
-    if params.grayscale:
-        view = color.to_grayscale(view)
-    if params.blur_sigma_px is not None:
-        view = color.blur(view, params.blur_sigma_px)
-    if params.solarize_threshold is not None:
-        view = color.solarize(view, params.solarize_threshold)
-    return view
-
-
-def _crop_resize_flip(image: Image, params: ViewParams) -> Image:
-    left, top, width, height = params.crop_px
-    if left < 0 or top < 0 or left + width > image.shape[1] or top + height > image.shape[0]:
-        raise InputError(
-            f"The view's crop {params.crop_px} (left, top, width, height) leaves an image of "
-            f"{image.shape[1]} x {image.shape[0]} px; apply it to the image it was drawn for."
-        )
-    # Cropped first: Pillow's own `box` would let pixels outside the crop into its borders.
-    crop = PillowImage.fromarray(image[top : top + height, left : left + width])
-    side = params.size_px
-    view = crop.resize((side, side), _RESAMPLING[params.interpolation])
-    if params.hflip:
-        view = view.transpose(PillowImage.Transpose.FLIP_LEFT_RIGHT)
-    if params.vflip:
-        view = view.transpose(PillowImage.Transpose.FLIP_TOP_BOTTOM)
-    return np.array(view)
+                renderer.render(drawn[number], group[place, row])

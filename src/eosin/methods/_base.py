@@ -17,15 +17,58 @@ from torch import Tensor, nn
 from eosin.encoders import Encoder
 from eosin.engine.optimizers import OptimizerName
 from eosin.engine.schedules import Schedule
+from eosin.errors import UsageError
+from eosin.images.presets import STAIN_P, Preset
+from eosin.images.stain import load as load_stain
 from eosin.images.views import Views
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodConfig:
-    """The settings that every method has."""
+    """The settings that every method has.
+
+    Raises:
+        UsageError: a value that makes no sense.
+    """
 
     optimizer: OptimizerName
     """Optimizer; its settings are the method's."""
+    views: Preset = "official"
+    """Views as published, as in VISSL, or with vertical flips, weak jitter and RandStainNA."""
+    vertical_flip: float | None = None
+    """Probability of a vertical flip, instead of the preset's; tiles have no up, so 0.5 suits."""
+    jitter: tuple[float, float, float, float] | None = None
+    """Strengths of brightness, contrast, saturation and hue, instead of the preset's."""
+    stain: str = ""
+    """What RandStainNA draws from: a file of `eosin stain fit`, or crc-lab, crc-hsv, crc-hed."""
+    stain_p: float | None = None
+    """Probability of RandStainNA, instead of the preset's, which is 0.5 with a stain."""
+
+    def __post_init__(self) -> None:
+        for name in ("vertical_flip", "stain_p"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                option = name.replace("_", "-")
+                raise UsageError(f"--method.{option} is {value}; it is a probability, 0 to 1.")
+        if self.stain_p and not self.stain and self.views != "pathology":
+            raise UsageError("--method.stain-p needs --method.stain, or --method.views pathology.")
+
+    def adapted(self, views: Views) -> Views:
+        """The preset's views with what the settings say instead.
+
+        Raises:
+            InputError: the stain's file cannot be used.
+        """
+        changes: dict[str, Any] = {}
+        if self.vertical_flip is not None:
+            changes["vflip_p"] = self.vertical_flip
+        if self.jitter is not None:
+            changes["jitter"] = self.jitter
+        if self.stain:
+            changes |= {"stain": load_stain(self.stain), "stain_p": STAIN_P}
+        if self.stain_p is not None:
+            changes["stain_p"] = self.stain_p
+        return views.changed(**changes)
 
 
 @dataclass(frozen=True, kw_only=True)

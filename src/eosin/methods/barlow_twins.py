@@ -14,7 +14,8 @@ from eosin.encoders import Encoder
 from eosin.encoders.resnet import is_resnet
 from eosin.engine.schedules import Schedule, warmup_cosine
 from eosin.errors import UsageError
-from eosin.images.views import Views, ViewSpec
+from eosin.images import presets
+from eosin.images.views import Views
 from eosin.methods._base import Loss, Method, MethodConfig, Plan
 from eosin.methods._heads import barlow_projector
 
@@ -38,12 +39,8 @@ class Config(MethodConfig):
     """LARS is the paper's; AdamW suits runs of a few hundred updates."""
     view_px: int = 224
     """Side of both views."""
-    vertical_flip: float = 0.0
-    """Probability of a vertical flip; 0.5 suits tiles, which have no up."""
-    scale: tuple[float, float] = (0.08, 1.0)
-    """Share of the tile's area that a view covers, least and most."""
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
-    """Strengths of brightness, contrast, saturation and hue."""
+    scale: tuple[float, float] | None = None
+    """Share of the tile's area that a view covers, least and most, instead of the preset's."""
     projector: tuple[int, ...] = (8192, 8192, 8192)
     """Widths of the projector's layers."""
     lambd: float = 0.0051
@@ -60,6 +57,7 @@ class Config(MethodConfig):
     """Weight decay; biases and BatchNorm have none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.projector or min(self.projector) < 1:
             raise UsageError(f"--method.projector is {self.projector}; it needs positive widths.")
         if not 0 <= self.warmup < 1:
@@ -67,22 +65,10 @@ class Config(MethodConfig):
 
 
 def views(config: Config) -> Views:
-    """Two views, which differ in blur and solarisation (main.py lines 290-321)."""
-    first, second = (
-        ViewSpec(
-            size_px=config.view_px,
-            scale=config.scale,
-            hflip_p=0.5,
-            vflip_p=config.vertical_flip,
-            jitter=config.jitter,
-            jitter_p=0.8,
-            grayscale_p=0.2,
-            blur_p=blur_p,
-            solarize_p=solarize_p,
-        )
-        for blur_p, solarize_p in ((1.0, 0.0), (0.1, 0.2))
-    )
-    return Views((first, second))
+    """Two views, which differ in blur and solarisation."""
+    scale = {} if config.scale is None else {"scale": config.scale}
+    preset = config.adapted(presets.barlow_twins(config.views))
+    return preset.changed(size_px=config.view_px, **scale)
 
 
 def build(config: Config, encoder: Encoder, plan: Plan) -> "BarlowTwins":

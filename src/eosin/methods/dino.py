@@ -5,7 +5,7 @@ Caron et al. 2021, arXiv 2104.14294; constants from main_dino.py of the official
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal
 
@@ -23,7 +23,8 @@ from eosin.engine.schedules import (
     warmup_cosine,
 )
 from eosin.errors import UsageError
-from eosin.images.views import Views, ViewSpec
+from eosin.images import presets
+from eosin.images.views import Views
 from eosin.methods._base import Loss, Method, MethodConfig, Plan
 from eosin.methods._heads import DINOHead
 from eosin.methods._momentum import ema_update
@@ -47,14 +48,14 @@ class Config(MethodConfig):
     """Side of the two global crops, which the teacher sees too."""
     local_px: int = 96
     """Side of the local crops."""
-    local_crops: int = 8
-    """Number of local crops."""
-    global_scale: tuple[float, float] = (0.4, 1.0)
-    """Share of the tile's area in a global crop, least and most."""
-    local_scale: tuple[float, float] = (0.05, 0.4)
-    """Share of the tile's area in a local crop, least and most."""
-    vertical_flip: float = 0.0
-    """Probability of a vertical flip; 0.5 suits tiles, which have no up."""
+    crops: Literal["patch16", "patch8"] = "patch16"
+    """Whose crops: VISSL has fewer and smaller ones for patches of 8 px."""
+    local_crops: int | None = None
+    """Number of local crops, instead of the preset's."""
+    global_scale: tuple[float, float] | None = None
+    """Share of the tile's area in a global crop, least and most, instead of the preset's."""
+    local_scale: tuple[float, float] | None = None
+    """Share of the tile's area in a local crop, least and most, instead of the preset's."""
     out_dim: int = 65536
     """Outputs K of the head."""
     hidden_dim: int = 2048
@@ -93,6 +94,7 @@ class Config(MethodConfig):
     """Share of the run in which the last layer is not trained: 1 of 100 epochs."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("warmup", "teacher_temp_warmup", "freeze_last_layer"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(
@@ -103,28 +105,19 @@ class Config(MethodConfig):
 
 
 def views(config: Config) -> Views:
-    """Two global crops, which differ in blur and solarisation, and the local crops.
-
-    main_dino.py lines 419-456.
-    """
-
-    def crop(size_px: int, scale: tuple[float, float], blur: float, solarize: float) -> ViewSpec:
-        return ViewSpec(
-            size_px=size_px,
-            scale=scale,
-            hflip_p=0.5,
-            vflip_p=config.vertical_flip,
-            jitter=(0.4, 0.4, 0.2, 0.1),
-            jitter_p=0.8,
-            grayscale_p=0.2,
-            blur_p=blur,
-            solarize_p=solarize,
+    """Two global crops, which differ in blur and solarisation, and the local crops."""
+    preset = presets.dino if config.crops == "patch16" else presets.dino_patch8
+    first, second, *local = config.adapted(preset(config.views)).specs
+    count = len(local) if config.local_crops is None else config.local_crops
+    global_scale = config.global_scale or first.scale
+    local_scale = config.local_scale or local[0].scale
+    return Views(
+        (
+            replace(first, size_px=config.global_px, scale=global_scale),
+            replace(second, size_px=config.global_px, scale=global_scale),
+            *[replace(local[0], size_px=config.local_px, scale=local_scale)] * count,
         )
-
-    first = crop(config.global_px, config.global_scale, 1.0, 0.0)
-    second = crop(config.global_px, config.global_scale, 0.1, 0.2)
-    local = crop(config.local_px, config.local_scale, 0.5, 0.0)
-    return Views((first, second, *[local] * config.local_crops))
+    )
 
 
 def build(config: Config, encoder: Encoder, plan: Plan) -> "DINO":
