@@ -252,7 +252,9 @@ def _round(source: Floats, threshold: int, result: Image) -> None:
     for x in range(source.size):
         level = source[x]
         level = np.float32(255) - level if level >= limit else level
-        result[x] = np.uint8(np.int32(level + np.float32(0.5)))
+        # Nothing is out of range, but clipped integers become 8 bits in one instruction.
+        whole = np.int32(level + np.float32(0.5))
+        result[x] = np.uint8(min(max(whole, np.int32(0)), np.int32(255)))
 
 
 @compiled

@@ -17,13 +17,18 @@ import numpy.typing as npt
 from eosin.images.compiling import compiled
 
 Image = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
+Shorts = npt.NDArray[np.int16]
 Interpolation = Literal["bicubic", "bilinear"]
 Crop = tuple[int, int, int, int]
 """Left, top, width and height in pixels."""
 
 SUPPORT = {"bilinear": 1, "bicubic": 2}
 """Reach of each filter in pixels, before it widens."""
+# Levels are shifted by 7 bits, weights have 14, and of their products the upper 16 of 32 are kept:
+# sums then count thirty-seconds of a level, and a weight may be a little above 1.
+_UNIT = 1 << 14
+_FRACTION_BITS = 5
+_FRACTION = 1 << _FRACTION_BITS
 _CUBIC = -0.5  # the free parameter of Keys' cubic convolution, as Pillow and torch's antialias have
 
 
@@ -52,16 +57,22 @@ def crop_and_resize(
     """
     left, top, width, height = crop_px
     support = SUPPORT[interpolation]
+    most_taps = 2 * support * max(width / size_px, height / size_px, 1) + 2
+    mine = _scratch(size_px, width, 1 << math.ceil(math.log2(most_taps)))
+    first = mine.first[: size_px * width * 3]
+    turned = mine.turned[: size_px * width * 3]
     pitch = image.shape[1] * 3
-    scratch = _scratch(size_px, width)
-    first = scratch.first[: size_px * width * 3]
     begin = top * pitch + left * 3
-    _resample_rows(_flat(image), begin, pitch, height, support, vflip, scratch.sums, size_px, first)
-    turned = scratch.turned[: size_px * width * 3]
+    _resample_rows(
+        *(_flat(image), begin, pitch, height, support, vflip),
+        *(mine.window, mine.sums, size_px, first),
+    )
     cv2.transpose(first.reshape(size_px, width, 3), turned.reshape(width, size_px, 3))
-    second, pitch = scratch.second, size_px * 3
-    _resample_rows(_flat(turned), 0, pitch, width, support, hflip, scratch.sums, size_px, second)
-    return cv2.transpose(second.reshape(size_px, size_px, 3))  # pyright: ignore[reportReturnType]
+    _resample_rows(
+        *(_flat(turned), 0, size_px * 3, width, support, hflip),
+        *(mine.window, mine.sums, size_px, mine.second),
+    )
+    return cv2.transpose(mine.second.reshape(size_px, size_px, 3))  # pyright: ignore[reportReturnType]
 
 
 def _flat(image: Image) -> Image:
@@ -74,23 +85,25 @@ def _flat(image: Image) -> Image:
 class _Scratch:
     """Memory of one thread for one size of view; fresh memory costs more than the work on it."""
 
-    def __init__(self, size_px: int, width: int) -> None:
-        self.width = width
+    def __init__(self, size_px: int, width: int, rows: int) -> None:
+        self.width, self.rows = width, rows
         self.first = np.empty(size_px * width * 3, np.uint8)
         self.turned = np.empty(size_px * width * 3, np.uint8)
         self.second = np.empty(size_px * size_px * 3, np.uint8)
-        # Numbers from the start: the first sums are multiplied by zero.
-        self.sums = np.zeros(3 * max(width, size_px), np.float32)
+        self.window = np.zeros((rows, 3 * max(width, size_px)), np.int16)
+        self.sums = np.zeros(3 * max(width, size_px), np.int16)
 
 
 _of_thread = threading.local()
 
 
-def _scratch(size_px: int, width: int) -> _Scratch:
+def _scratch(size_px: int, width: int, rows: int) -> _Scratch:
     kept: dict[int, _Scratch] = _of_thread.__dict__.setdefault("by_size", {})
     scratch = kept.get(size_px)
-    if scratch is None or scratch.width < width:
-        scratch = kept[size_px] = _Scratch(size_px, width)
+    if scratch is None or scratch.width < width or scratch.rows < rows:
+        if scratch is not None:
+            width, rows = max(width, scratch.width), max(rows, scratch.rows)
+        scratch = kept[size_px] = _Scratch(size_px, width, rows)
     return scratch
 
 
@@ -102,39 +115,50 @@ def _resample_rows(
     rows_in: int,
     support: int,
     mirrored: bool,
-    sums: Floats,
+    window: Shorts,
+    total: Shorts,
     rows_out: int,
     result: Image,
 ) -> None:
     """Gives `result` its rows as weighted sums of rows of `source`, rounded to 8 bits.
 
-    Row r of the source starts at `begin` + r * `pitch`; it is as long as one of the result.
+    Row r of the source starts at `begin` + r * `pitch`; it is as long as one of the result. Each is
+    widened once, into the `window` of the last rows, whose height is a power of two.
     """
     length = result.size // rows_out
     scale = rows_in / rows_out
     stretch = max(scale, 1.0)
     reach = support * stretch
-    weights = np.zeros(2 * math.ceil(reach) + 6, np.float32)
-    total = sums[:length]
+    weights = np.zeros(2 * math.ceil(reach) + 6, np.int16)
+    sums = total[:length]
+    widened = 0
     for row in range(rows_out):
         centre = (row + 0.5) * scale
         start = max(int(centre - reach + 0.5), 0)
         count = min(int(centre + reach + 0.5), rows_in) - start
+        while widened < start + count:
+            place = begin + widened * pitch
+            _widen(source[place : place + length], _line(window, widened, length))
+            widened += 1
         _weigh(weights, count, start + 0.5 - centre, stretch, support)
-        _add_rows(source, begin + start * pitch, pitch, count, weights, total)
+        _sum_rows(window, start, count, weights, sums)
         place = rows_out - 1 - row if mirrored else row
-        _round(total, result[place * length : (place + 1) * length])
+        _round(sums, count, result[place * length : (place + 1) * length])
 
 
 @compiled
-def _weigh(weights: Floats, count: int, first: float, stretch: float, support: int) -> None:
+def _line(window: Shorts, row: int, length: int) -> Shorts:
+    return window[row & (window.shape[0] - 1)][:length]
+
+
+@compiled
+def _weigh(weights: Shorts, count: int, first: float, stretch: float, support: int) -> None:
     whole = 0.0
     for tap in range(count):
-        weight = _filter((tap + first) / stretch, support)
-        weights[tap] = weight
-        whole += weight
+        whole += _filter((tap + first) / stretch, support)
     for tap in range(count):
-        weights[tap] /= whole
+        weight = _filter((tap + first) / stretch, support) / whole
+        weights[tap] = np.int16(round(weight * _UNIT))
     weights[count : count + 3] = 0  # what fills the last group of rows
 
 
@@ -151,34 +175,37 @@ def _filter(distance: float, support: int) -> float:
 
 
 @compiled
-def _add_rows(
-    source: Image, begin: int, pitch: int, count: int, weights: Floats, total: Floats
-) -> None:
-    # Several rows at a time, since a sum costs as much to load and store as a row.
-    n, last = total.size, begin + (count - 1) * pitch
-    keep = np.float32(0)
-    for tap in range(0, count, 4):
-        first = begin + tap * pitch
-        second = min(first + pitch, last)
-        a, wa = source[first : first + n], weights[tap]
-        b, wb = source[second : second + n], weights[tap + 1]
-        if count - tap <= 2:
-            for x in range(n):
-                total[x] = keep * total[x] + (wa * np.float32(a[x]) + wb * np.float32(b[x]))
-        else:
-            third = first + 2 * pitch
-            fourth = min(third + pitch, last)
-            c, wc = source[third : third + n], weights[tap + 2]
-            d, wd = source[fourth : fourth + n], weights[tap + 3]
-            for x in range(n):
-                upper = wa * np.float32(a[x]) + wb * np.float32(b[x])
-                lower = wc * np.float32(c[x]) + wd * np.float32(d[x])
-                total[x] = keep * total[x] + (upper + lower)
-        keep = np.float32(1)
+def _widen(source: Image, line: Shorts) -> None:
+    for x in range(source.size):
+        line[x] = np.int16(np.int16(source[x]) << np.int16(7))
 
 
 @compiled
-def _round(total: Floats, row: Image) -> None:
-    for x in range(total.size):
-        level = min(max(total[x], np.float32(0)), np.float32(255))
-        row[x] = np.uint8(np.int32(level + np.float32(0.5)))
+def _sum_rows(window: Shorts, start: int, count: int, weights: Shorts, sums: Shorts) -> None:
+    # Four rows at a time, since a sum costs as much to load and store as a row.
+    n, keep = sums.size, np.int16(0)
+    for tap in range(0, count, 4):
+        a, b = _line(window, start + tap, n), _line(window, start + tap + 1, n)
+        c, d = _line(window, start + tap + 2, n), _line(window, start + tap + 3, n)
+        wa, wb, wc, wd = weights[tap], weights[tap + 1], weights[tap + 2], weights[tap + 3]
+        for x in range(n):
+            pair = np.int16(_product(a[x], wa) + _product(b[x], wb))
+            three = np.int16(pair + _product(c[x], wc))
+            four = np.int16(three + _product(d[x], wd))
+            sums[x] = np.int16(np.int16(sums[x] & keep) + four)
+        keep = np.int16(-1)
+
+
+@compiled
+def _product(level: np.int16, weight: np.int16) -> np.int16:
+    # The upper half of a product of 16 bits is one instruction for 16 of them.
+    return np.int16((np.int32(level) * np.int32(weight)) >> np.int32(16))
+
+
+@compiled
+def _round(sums: Shorts, count: int, line: Image) -> None:
+    # Every product was rounded down, by half of the last digit on average.
+    rest = np.int16(_FRACTION // 2 + count // 2)
+    for x in range(sums.size):
+        level = np.int16(np.int16(sums[x] + rest) >> np.int16(_FRACTION_BITS))
+        line[x] = np.uint8(min(max(level, np.int16(0)), np.int16(255)))
