@@ -18,6 +18,8 @@ _REPORTED_PACKAGES = (
     "torchvision",
     "timm",
     "numpy",
+    "numba",
+    "opencv-python-headless",
     "scikit-learn",
     "openslide-python",
 )

@@ -1,18 +1,26 @@
-"""The order of the tiles and the batches: equal for any number of workers and after any resume."""
+"""Batches: equal for any number of threads and after any resume, and threads that end with them."""
 
+import gc
 import os
 import random
-from collections import Counter
+import shutil
+import signal
+import threading
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from eosin.errors import InputError, UsageError
 from eosin.images.views import Views, ViewSpec
-from eosin.pretrain.data import EpochOrder, batches
+from eosin.pretrain.data import batches
+from eosin.pretrain.order import EpochOrder
+from eosin.store.tile_store import TileStore
+from eosin.synthetic import write_slides
+from eosin.tiling.config import Config as TilingConfig
+from eosin.tiling.run import tile
 
 VIEWS = Views(
     (
@@ -21,8 +29,7 @@ VIEWS = Views(
         ViewSpec(size_px=8, scale=(0.05, 0.4)),
     )
 )
-some_sizes = st.lists(st.integers(1, 30), min_size=1, max_size=4)
-seeds = st.integers(0, 2**40)
+WORKERS = (0, 1, 3)
 
 
 class Noise:
@@ -43,12 +50,25 @@ class Noise:
         return rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
 
 
-class Killer(Noise):
-    """Ends the process that reads tile 30, as the system does when memory runs out."""
+class Broken(Noise):
+    """Has a mistake in its code that shows at tile 30."""
 
     def read(self, index, /):
         if index == 30:
-            os._exit(137)
+            raise ZeroDivisionError("a mistake")
+        return super().read(index)
+
+
+class Gate(Noise):
+    """Reads nothing until it is opened, and counts what was asked for."""
+
+    def __init__(self, length):
+        super().__init__(length)
+        self.opened, self.asked = threading.Event(), 0
+
+    def read(self, index, /):
+        self.asked += 1
+        assert self.opened.wait(60)
         return super().read(index)
 
 
@@ -74,89 +94,6 @@ def assert_equal(ours, theirs):
         assert all(map(torch.equal, one.views, other.views))
 
 
-# Order
-
-
-@given(some_sizes, seeds, st.integers(0, 5))
-def test_each_epoch_has_every_tile_once(sizes, seed, epoch):
-    order = EpochOrder(sizes, None, seed)
-    length = sum(sizes)
-    assert len(order) == length
-    sources, tiles = order.slice(epoch * length, (epoch + 1) * length)
-    every = {(source, tile) for source, size in enumerate(sizes) for tile in range(size)}
-    assert set(zip(sources.tolist(), tiles.tolist(), strict=True)) == every
-
-
-@given(some_sizes, seeds, st.data())
-def test_the_order_is_a_function_of_seed_and_position(sizes, seed, data):
-    start = data.draw(st.integers(0, 100))
-    stop = start + data.draw(st.integers(1, 60))
-    weights = data.draw(st.none() | st.just([1.0 + k for k in range(len(sizes))]))
-    try:
-        order = EpochOrder(sizes, weights, seed)
-    except UsageError:
-        return  # so few tiles that a source gets none of them
-    sources, tiles = order.slice(start, stop)
-    fresh = EpochOrder(sizes, weights, seed)
-    for offset in reversed(range(stop - start)):
-        assert fresh.at(start + offset) == (sources[offset], tiles[offset])
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 40), st.floats(0.1, 10)), min_size=1, max_size=4),
-    seeds,
-)
-@settings(max_examples=60)
-def test_weights_are_honoured_and_each_stream_has_no_early_repeat(pairs, seed):
-    sizes, weights = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    length, epochs = sum(sizes), 4
-    try:
-        order = EpochOrder(sizes, weights, seed)
-    except UsageError:
-        assert min(weights) * length / sum(weights) < 1
-        return
-    sources, tiles = order.slice(0, epochs * length)
-    for source, size in enumerate(sizes):
-        exact = weights[source] * length / sum(weights)
-        drawn = tiles[sources == source]
-        assert abs(len(drawn) / epochs - exact) < 1
-        times = Counter(drawn.tolist())
-        assert set(times) <= set(range(size))
-        assert max(times.values()) - min(times.get(tile, 0) for tile in range(size)) <= 1
-
-
-def test_epochs_and_seeds_differ_and_are_well_mixed():
-    order = EpochOrder([2000, 2000], None, 0)
-    sources, tiles = order.slice(0, 8000)
-    assert (tiles[:4000] != tiles[4000:]).mean() > 0.99
-    assert (EpochOrder([2000, 2000], None, 1).slice(0, 4000)[1] != tiles[:4000]).mean() > 0.99
-    assert abs(sources[:500].mean() - 0.5) < 0.1
-    place = np.argsort(sources[:4000] * 2000 + tiles[:4000])
-    assert abs(np.corrcoef(place, np.arange(4000))[0, 1]) < 0.08
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ([1.0], "--data-weights has 1 values, --data 2"),
-        ([1.0, 0.0], "--data-weights 1.0 0.0: each must be above 0"),
-        ([1.0, float("nan")], "each must be above 0"),
-        ([1.0, 1e-6], "--data-weights 1e-06 for source 2 .* less than one of the 30 tiles"),
-    ],
-)
-def test_senseless_weights_are_refused(weights, message):
-    with pytest.raises(UsageError, match=message):
-        EpochOrder([10, 20], weights, 0)
-
-
-def test_a_negative_seed_is_refused():
-    with pytest.raises(UsageError, match="--seed is -1"):
-        EpochOrder([10, 20], None, -1)
-
-
-# Batches
-
-
 def test_batches_follow_the_order_and_hold_the_views_of_each_tile():
     sources = [Noise(21), Noise(10, seed=1)]
     made = run(2, 5, sources)
@@ -176,24 +113,34 @@ def test_batches_follow_the_order_and_hold_the_views_of_each_tile():
             for view, image in zip(batch.views, expected, strict=True):
                 assert view.dtype == torch.uint8
                 np.testing.assert_array_equal(view[row].permute(1, 2, 0).numpy(), image)
-    assert made[0].views[0].is_contiguous(memory_format=torch.channels_last)
+    assert all(view.is_contiguous() for view in made[0].views)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+def maker_threads():
+    return [each for each in threading.enumerate() if each.name.startswith("eosin-views")]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_gives_the_same_bytes(workers):
     sources = [Noise(100, unreadable=[7]), Noise(50, seed=1)]
     assert_equal(run(0, 20, sources, workers=workers), run(0, 20, sources))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", WORKERS)
+def test_batches_smaller_than_the_threads_are_made_alike(workers):
+    expected = run(0, 6, batch_size=1)
+    assert_equal(run(0, 6, batch_size=1, workers=workers), expected)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
 def test_a_run_resumed_within_an_epoch_goes_on_as_if_uninterrupted(workers):
     assert_equal(run(0, 12)[5:], run(5, 12, workers=workers))
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_processes_share_each_batch(world_size):
+@pytest.mark.parametrize(("world_size", "workers"), [(2, 0), (4, 3)])
+def test_processes_share_each_batch(world_size, workers):
     whole = run()
-    shares = [run(rank=rank, world_size=world_size) for rank in range(world_size)]
+    shares = [run(rank=rank, world_size=world_size, workers=workers) for rank in range(world_size)]
     for update, batch in enumerate(whole):
         parts = [share[update] for share in shares]
         for number, view in enumerate(batch.views):
@@ -208,7 +155,7 @@ def test_another_seed_gives_other_tiles_and_other_views():
     assert not torch.equal(first.views[0], second.views[0])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_no_random_state_outside_is_used_or_changed(workers):
     expected = run()
     random.seed(9)
@@ -222,13 +169,92 @@ def test_no_random_state_outside_is_used_or_changed(workers):
         assert torch.equal(torch.get_rng_state(), before[2])
 
 
-def test_stopping_early_ends_the_workers():
-    made = batches([Noise(40)], None, VIEWS, 8, 0, 0, 1000, workers=2)
+def test_a_batch_that_the_caller_keeps_is_not_written_to_again():
+    made = batches([Noise(40)], None, VIEWS, 8, 0, 0, 30, workers=2)
+    kept, before = [], []
+    for batch in made:
+        kept.append(batch)
+        before.append([view.clone() for view in batch.views])
+    for batch, views in zip(kept, before, strict=True):
+        assert all(map(torch.equal, batch.views, views))
+
+
+def test_the_batches_made_ahead_are_few():
+    source = Gate(1000)
+    source.opened.set()
+    made = batches([source], None, VIEWS, 8, 0, 0, 100, workers=2)
     next(made)
-    children = {process.pid for process in torch.multiprocessing.active_children()}
-    assert len(children) == 2
     made.close()
-    assert not children & {process.pid for process in torch.multiprocessing.active_children()}
+    assert source.asked <= 4 * 8
+
+
+def test_nothing_starts_before_the_first_batch_is_asked_for():
+    source = Gate(40)
+    made = batches([source], None, VIEWS, 8, 0, 0, 1000, workers=2)
+    assert not maker_threads()
+    made.close()
+    assert source.asked == 0
+
+
+# The end of the threads
+
+
+@pytest.mark.parametrize("end", ["close", "forget", "exhaust"])
+def test_no_thread_outlives_the_batches(end):
+    made = batches([Noise(40)], None, VIEWS, 8, 0, 0, 4, workers=2)
+    next(made)
+    assert 0 < len(maker_threads()) <= 2
+    if end == "close":
+        made.close()
+    elif end == "exhaust":
+        list(made)
+    del made
+    assert not maker_threads()
+
+
+def test_closing_waits_for_nothing_but_the_tiles_at_hand():
+    source = Gate(400)
+    source.opened.set()
+    made = batches([source], None, VIEWS, 64, 0, 0, 1000, workers=2)
+    next(made)
+    source.opened.clear()
+    asked = source.asked
+    threading.Timer(0.2, source.opened.set).start()
+    made.close()
+    assert source.asked <= asked + 8
+    assert not maker_threads()
+
+
+def test_a_keyboard_interrupt_while_waiting_ends_the_threads():
+    source = Gate(40)
+    made = batches([source], None, VIEWS, 8, 0, 0, 1000, workers=2)
+
+    def interrupt():
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        source.opened.set()
+
+    interrupter = threading.Timer(0.2, interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(made)
+    interrupter.join()
+    assert not maker_threads()
+    with pytest.raises(StopIteration):
+        next(made)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_mistake_in_a_thread_is_not_hidden(workers):
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        run(0, 40, [Broken(40)], workers=workers)
+    assert not maker_threads()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_threads_of_opencv_are_as_before(workers):
+    before = cv2.getNumThreads()
+    run(workers=workers)
+    assert cv2.getNumThreads() == before
 
 
 # What can be wrong with the tiles
@@ -244,15 +270,16 @@ def test_a_batch_must_be_shared_evenly():
         batches([Noise(31)], None, VIEWS, 8, 0, 0, 1, workers=0, rank=0, world_size=3)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_an_unreadable_tile_is_replaced_counted_and_reported_once(workers, caplog):
     sources = [Noise(400), Noise(400, seed=1, unreadable=[3, 4])]
     made = run(0, 300, sources, workers=workers)
     replaced = [message for batch in made for message in batch.unreadable]
     assert set(replaced) == {"noise 3 is damaged.", "noise 4 is damaged."}
     assert len(replaced) == 6  # twice in each of three epochs
-    assert len(caplog.records) == 1
-    assert replaced[0] in caplog.text
+    first, last = [record.getMessage() for record in caplog.records]
+    assert first.startswith(replaced[0])
+    assert last == "6 of 2400 tiles could not be read and were replaced."
     order = EpochOrder([400, 400], None, 5)
     for batch in made:
         expected, tiles = order.slice(int(batch.positions[0]), int(batch.positions[-1]) + 1)
@@ -262,12 +289,44 @@ def test_an_unreadable_tile_is_replaced_counted_and_reported_once(workers, caplo
         assert not np.isin(batch.tiles[batch.sources == 1], [3, 4]).any()
 
 
-def test_more_than_one_per_cent_of_unreadable_tiles_stops_the_run():
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    write_slides(folder / "slides", count=1)
+    slides, out = (folder / "slides",), folder / "store"
+    tile(TilingConfig(slides=slides, out=out, tile_px=64, mpp=(0.5,)))
+    return TileStore(out)
+
+
+def test_a_corrupt_tile_of_a_store_is_replaced_alike_by_any_number_of_threads(
+    store, tmp_path, caplog
+):
+    shutil.copytree(store.folder, tmp_path / "store")
+    row = store.index.row(5)
+    (shard,) = (tmp_path / "store" / "shards").iterdir()
+    with open(shard, "r+b") as file:
+        file.seek(int(row["offset"]) + int(row["length"]) // 2)
+        file.write(bytes(16))
+    damaged = [TileStore(tmp_path / "store")]
+    updates = 2 * len(store) // 8 + 1
+    expected = run(0, updates, damaged)
+    messages = [message for batch in expected for message in batch.unreadable]
+    assert len(messages) >= 2
+    assert all(f"{shard.name} at byte {row['offset']}" in message for message in messages)
+    for workers in WORKERS:
+        caplog.clear()
+        assert_equal(run(0, updates, damaged, workers=workers), expected)
+        assert [messages[0] in record.getMessage() for record in caplog.records] == [True, False]
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_more_than_one_per_cent_of_unreadable_tiles_stops_the_run(workers):
     with pytest.raises(InputError, match=r"1\d of \d+ tiles cannot be read, more than 1%"):
-        run(0, 400, [Noise(400, unreadable=range(16))])
+        run(0, 400, [Noise(400, unreadable=range(16))], workers=workers)
+    assert not maker_threads()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_nothing_but_unreadable_tiles_stops_the_run_at_once(workers):
     with pytest.raises(InputError) as caught:
         run(0, 400, [Noise(400, unreadable=range(400))], workers=workers)
@@ -275,6 +334,27 @@ def test_nothing_but_unreadable_tiles_stops_the_run_at_once(workers):
     assert "\n" not in str(caught.value)
 
 
-def test_a_killed_worker_is_one_clear_error():
-    with pytest.raises(InputError, match=r"was killed, .*choose fewer --workers and resume"):
-        run(0, 40, [Killer(40)], workers=2)
+def test_a_number_of_threads_below_zero_is_refused():
+    with pytest.raises(UsageError, match="--workers is -1; it must be 0 or more"):
+        run(workers=-1)
+
+
+# Memory
+
+
+def resident_bytes():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_the_resident_size_does_not_grow(store):
+    made = batches([store], None, VIEWS, 8, 0, 0, 11_000, workers=2)
+    for _ in range(1000):
+        next(made)
+    gc.collect()
+    before = resident_bytes()
+    assert sum(1 for _ in made) == 10_000
+    gc.collect()
+    assert resident_bytes() - before < 20e6

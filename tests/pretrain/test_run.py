@@ -18,6 +18,7 @@ from PIL import Image
 
 from eosin import plugins, recipes
 from eosin.errors import InputError, UsageError
+from eosin.images import stain
 from eosin.methods import barlow_twins, dino
 from eosin.methods._base import Plan
 from eosin.pretrain import run
@@ -187,6 +188,47 @@ def test_other_tiles_are_refused_in_a_used_folder(tiles: Path, tmp_path: Path) -
         Image.new("RGB", (48, 48), (index, 0, 0)).save(other / f"{index}.png")
     with pytest.raises(InputError, match="the tiles of --data"):
         pretrain_encoder(replace(settings, data=(other,)))
+
+
+def test_another_stain_is_refused_in_a_used_folder_and_the_export_tells_of_it(
+    tiles: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "private" / "stain.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(stain.published("lab").to_json()))
+    method = replace(SMALL["barlow_twins"].method, stain=str(file), stain_p=1.0)
+    base = replace(config("barlow_twins", tiles, tmp_path / "run"), method=method, epochs=0.5)
+    encoder = pretrain_encoder(base)
+    card = json.loads((encoder / "config.json").read_text())
+    assert "private" not in json.dumps(card) and "crc-lab" in json.dumps(card)
+    file.write_text(json.dumps(stain.published("hsv").to_json()))
+    with pytest.raises(InputError, match=r"differs in: the views \(the file of --method.stain"):
+        pretrain_encoder(base)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vertical_flip": 1.5}, "--method.vertical-flip is 1.5; it is a probability"),
+        ({"stain_p": -0.1}, "--method.stain-p is -0.1"),
+        ({"stain_p": 0.5}, "--method.stain-p needs --method.stain"),
+    ],
+)
+@pytest.mark.parametrize("method", list(SMALL))
+def test_senseless_views_are_refused(method: str, change: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(SMALL[method].method, **change)
+
+
+def test_settings_of_views_change_every_view() -> None:
+    changed = replace(
+        SMALL["dino"].method, views="pathology", vertical_flip=0.1, stain="crc-hsv", stain_p=1.0
+    )
+    specs = replace(SMALL["dino"], method=changed).views().specs
+    assert [spec.size_px for spec in specs] == [32, 32, 16, 16]
+    assert all(spec.vflip_p == 0.1 and spec.stain_p == 1.0 for spec in specs)
+    assert all(spec.stain is not None and spec.stain.space == "hsv" for spec in specs)
+    assert all(spec.jitter == (0.2, 0.2, 0.2, 0.1) for spec in specs)
 
 
 def test_a_finished_run_gives_its_encoder_again(tiles: Path, tmp_path: Path) -> None:

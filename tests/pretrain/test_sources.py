@@ -275,5 +275,5 @@ def test_what_is_no_source_is_one_clear_error(tmp_path, make, mend):
     path = make(tmp_path)
     with pytest.raises(InputError, match=mend) as caught:
         open_source(path)
-    assert str(caught.value).startswith(f"--data {path}")
+    assert str(caught.value).startswith(f"{path}")
     assert "\n" not in str(caught.value)

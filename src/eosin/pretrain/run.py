@@ -4,7 +4,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -24,14 +25,16 @@ from eosin.engine.loop import LoopConfig, train
 from eosin.engine.optimizers import build_optimizer
 from eosin.engine.precision import Precision
 from eosin.errors import InputError, UsageError
+from eosin.images.views import Views
 from eosin.methods._base import Method, MethodConfig, Plan
-from eosin.pretrain.data import Batch, batches, explained_worker_deaths
+from eosin.pretrain.data import Batch, batches
 from eosin.pretrain.monitor import CollapseMonitor
 from eosin.pretrain.sources import TileSource, open_source
-from eosin.provenance import plain, sha256_of, stamp
+from eosin.provenance import available_cores, plain, sha256_of, stamp
 from eosin.weights import export_encoder, load_encoder
 
 _MONITORED_TILES = 256
+_MOST_WORKERS = 8
 # What may differ between a run and its continuation, since the weights do not depend on it.
 _FREE_FIELDS = ("data", "out", "workers", "checkpoint_every", "log_every")
 
@@ -60,8 +63,8 @@ class Config:
     """Length of the run in tiles, instead of --epochs: 256,000,000 is the paper's."""
     seed: int = 0
     """Seed of the initial weights, of the order of tiles and of the views."""
-    workers: int = 2
-    """Processes that make views; the result does not depend on it."""
+    workers: int | None = None
+    """Threads that read tiles and make views; one per core, at most 8, if not given."""
     threads: int = 0
     """Threads of the training process on a CPU; 0 leaves PyTorch's choice."""
     precision: Precision = "auto"
@@ -74,6 +77,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.batch_size < 2:
             raise UsageError(f"--batch-size is {self.batch_size}; it must be at least 2.")
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"--workers is {self.workers}; it must be 0 or more.")
         if self.epochs <= 0 or (self.tiles_seen is not None and self.tiles_seen <= 0):
             raise UsageError("--epochs and --tiles-seen must be above 0.")
         if self.data_weights and len(self.data_weights) != len(self.data):
@@ -90,6 +95,14 @@ class Config:
     def method_name(self) -> str:
         """The name of the method."""
         return self.method_module.__name__.rpartition(".")[2]
+
+    def views(self) -> Views:
+        """The views that the method makes of a tile.
+
+        Raises:
+            InputError: the file of `--method.stain` cannot be used.
+        """
+        return self.method_module.views(self.method)
 
 
 def default_config(method: str) -> Config:
@@ -128,10 +141,6 @@ def pretrain_encoder(config: Config) -> Path:
         optimizer = build_optimizer(config.method.optimizer, groups)
         monitor = CollapseMonitor(method, _fixed_tiles(sources, encoder.input_px), plan.updates)
 
-        def prepared(start: int) -> Generator[Sequence[Tensor]]:
-            for batch in _batches(config, sources, plan, start):
-                yield _on_device(batch, encoder, device)
-
         loop = LoopConfig(
             updates=plan.updates,
             tiles_per_update=plan.batch_size,
@@ -140,7 +149,14 @@ def pretrain_encoder(config: Config) -> Path:
             log_every=config.log_every,
             title=f"pre-training {config.method_name}",
         )
-        with explained_worker_deaths():
+        with ExitStack() as loading:
+
+            def prepared(start: int) -> Iterator[Sequence[Tensor]]:
+                made = loading.enter_context(
+                    closing(_batches(config, sources, plan, start, device))
+                )
+                return (_on_device(batch, encoder, device) for batch in made)
+
             train(method, optimizer, prepared, config.out, loop, device=device, monitor=monitor)
         folder = config.out / "encoder"
         export_encoder(method.export_encoder().cpu(), folder, _provenance(config, plan, sources))
@@ -150,7 +166,7 @@ def pretrain_encoder(config: Config) -> Path:
 def build_method(config: Config, plan: Plan) -> Method:
     """Builds the method around a new encoder, or around the one to continue from."""
     module = config.method_module
-    view_px = max(module.views(config.method).sizes)
+    view_px = max(config.views().sizes)
     name = config.encoder or module.ENCODER
     if config.init:
         encoder = load_encoder(config.init)
@@ -193,6 +209,7 @@ def _claim_folder(config: Config, sources: Sequence[TileSource]) -> None:
         "method_name": config.method_name,
         "config": plain(config),
         "tiles": [source.fingerprint for source in sources],
+        "views_sha256": sha256_of(config.views()),
     }
     path = config.out / "run.json"
     if not path.is_file():
@@ -206,6 +223,8 @@ def _claim_folder(config: Config, sources: Sequence[TileSource]) -> None:
     ]
     if earlier["tiles"] != description["tiles"]:
         differing.append("the tiles of --data")
+    if earlier.get("views_sha256") != description["views_sha256"] and "method" not in differing:
+        differing.append("the views (the file of --method.stain, or the version of Eosin)")
     if earlier["method_name"] != config.method_name:
         differing.insert(0, f"the method (it was {earlier['method_name']})")
     if differing:
@@ -235,17 +254,23 @@ def _announce(config: Config, plan: Plan, encoder: Encoder, device: torch.device
 
 
 def _batches(
-    config: Config, sources: Sequence[TileSource], plan: Plan, start: int
+    config: Config,
+    sources: Sequence[TileSource],
+    plan: Plan,
+    start: int,
+    device: torch.device,
 ) -> Generator[Batch]:
-    yield from batches(
+    workers = min(available_cores(), _MOST_WORKERS) if config.workers is None else config.workers
+    return batches(
         sources,
         config.data_weights or None,
-        config.method_module.views(config.method),
+        config.views(),
         batch_size=config.batch_size,
         seed=config.seed,
         start_update=start,
         total_updates=plan.updates,
-        workers=config.workers,
+        workers=workers,
+        pinned=device.type == "cuda",
     )
 
 
@@ -274,10 +299,16 @@ def _spread(count: int, sources: int) -> list[int]:
 
 
 def _provenance(config: Config, plan: Plan, sources: Sequence[TileSource]) -> dict[str, Any]:
-    portable = replace(config, data=tuple(map(_last_part, config.data)), out=Path())
+    portable = replace(
+        config,
+        data=tuple(map(_last_part, config.data)),
+        method=replace(config.method, stain=_last_part(config.method.stain)),
+        out=Path(),
+    )
     return {
         "method": config.method_name,
         "config": plain(portable),
+        "views": plain(config.views()),
         "config_sha256": sha256_of(portable),
         "tiles_sha256": [source.fingerprint for source in sources],
         "tiles_seen": plan.updates * plan.batch_size,

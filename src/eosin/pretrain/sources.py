@@ -67,22 +67,22 @@ def open_source(path: str | Path) -> TileSource:
     try:
         source = ExportedStore(path) if is_url(path) else _open(Path(path))
     except OSError as error:
-        raise InputError(f"--data {path} cannot be read: {error}.") from error
+        raise InputError(f"{path} cannot be read: {error}.") from error
     if len(source) == 0:
-        raise InputError(f"--data {path} holds no tiles; fill it, or leave it out.")
+        raise InputError(f"{path} holds no tiles; fill it, or leave it out.")
     return source
 
 
 def _open(path: Path) -> TileSource:
     if not path.exists():
         raise InputError(
-            f"--data {path} does not exist; give a tile store, a folder of images or an HDF5 file."
+            f"{path} does not exist; give a tile store, a folder of images or an HDF5 file."
         )
     if path.is_file():
         if h5py.is_hdf5(path):
             return HDF5Images(path)
         raise InputError(
-            f"--data {path} is not an HDF5 file; give a tile store (`eosin tile` makes one of "
+            f"{path} is not an HDF5 file; give a tile store (`eosin tile` makes one of "
             "slides), a folder of images or an HDF5 file."
         )
     if TileStore.is_store(path):
@@ -142,7 +142,7 @@ def _find_images(root: Path) -> Iterator[bytes]:
 
 
 def _nothing_found(root: Path) -> str:
-    message = f"--data {root} holds no images ({', '.join(_SUFFIXES)}) at any depth"
+    message = f"{root} holds no images ({', '.join(_SUFFIXES)}) at any depth"
     files = sorted(path.name for path in root.iterdir() if h5py.is_hdf5(path))
     if files:
         return f"{message}, but HDF5 files; name those to train on, such as {root / files[0]}."
@@ -210,7 +210,7 @@ def _find_key(path: Path, file: h5py.File) -> str:
         if isinstance(each, h5py.Dataset)
     ]
     raise InputError(
-        f"--data {path} needs images uint8[N, H, W, 3] under the key {' or '.join(_HDF5_KEYS)}; "
+        f"{path} needs images uint8[N, H, W, 3] under the key {' or '.join(_HDF5_KEYS)}; "
         f"it has {', '.join(found) or 'no arrays'}."
     )
 
