@@ -7,7 +7,7 @@ from pathlib import Path
 
 os.environ["COLUMNS"] = "100"
 
-from eosin.cli import COMMANDS, STORE_COMMANDS, main
+from eosin.cli import COMMANDS, main
 
 
 def help_of(words: list[str]) -> str:
@@ -22,7 +22,7 @@ def write(path: Path) -> None:
     """Writes the page of all commands."""
     parts = ["# Commands", "", "Made by `make docs` from the commands' own help.", ""]
     commands = [[name] for name in COMMANDS if name != "weights"]
-    below = [name.split() for name in STORE_COMMANDS]
+    below = [each.name.split() for command in COMMANDS.values() for each in command.below]
     for words in ([], *commands, *below, ["pretrain", "dino"]):
         parts += [f"## eosin {' '.join(words)}".rstrip(), "", "```text", help_of(words), "```", ""]
     path.write_text("\n".join(parts))

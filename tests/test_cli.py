@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eosin.cli import COMMANDS, STORE_COMMANDS, main
+from eosin.cli import COMMANDS, main
 from eosin.synthetic import write_slides
+
+GROUPS = {name: command.below for name, command in COMMANDS.items() if command.below}
+BELOW = [command.name for group in GROUPS.values() for command in group]
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +36,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in (*COMMANDS, *STORE_COMMANDS) if name not in ("pretrain", "store", "weights")],
+    [name for name in (*COMMANDS, *BELOW) if name not in ("pretrain", "weights", *GROUPS)],
 )
 def test_each_command_has_help_with_an_example(
     name: str, capsys: pytest.CaptureFixture[str]
@@ -79,6 +82,14 @@ def test_an_unknown_option_is_wrong_usage(capsys: pytest.CaptureFixture[str]) ->
         (["store", "export", "nosuch://bucket", "--out", "out"], "nosuch://bucket"),
         (["pretrain", "dino", "--data", "nosuch://bucket/tiles"], "nosuch://bucket/tiles"),
         (["demo", "--slides", "x"], "--labelled"),
+        (["stain", "polish"], "eosin stain --help"),
+        (["stain", "fit", "-o", "stain.json"], "Tiles are missing"),
+        (["stain", "fit", "no/such/store", "-o", "stain.json"], "no/such/store"),
+        (["stain", "show", "no/such/store", "-o", "sheet.png"], "no/such/store"),
+        (["views", "no/such/store", "--recipe", "mae", "-o", "sheet.png"], "no recipe 'mae'"),
+        (["views", "no/such/store", "--recipe", "dino", "-o", "sheet.png"], "no/such/store"),
+        (["bench-data", "no/such/store", "--recipe", "mae"], "no recipe 'mae'"),
+        (["bench-data", "no/such/store", "--recipe", "dino"], "no/such/store"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -112,12 +123,15 @@ def _write_slides(folder: Path, count: int, seed: int) -> str:
     return str(folder)
 
 
-def test_the_words_of_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["store"]) == 2
-    assert main(["store", "--help"]) == 0
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_word_chooses_among_the_commands_below(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name]) == 2
+    assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {name} " in text for name in STORE_COMMANDS)
-    assert "Example: eosin store verify" in text
+    assert all(f"  {command.name} " in text for command in GROUPS[name])
+    assert f"Example: eosin {name} " in text
 
 
 def test_stores_are_merged_verified_shown_and_exported(

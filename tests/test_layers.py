@@ -10,7 +10,9 @@ import eosin
 ROOT = Path(eosin.__file__).parent
 # From the top; an import may go down, or stay inside its folder.
 LAYERS = [
-    {"cli", "demo", "recipes", "__main__"},
+    {"cli", "__main__"},
+    {"commands"},
+    {"demo", "recipes"},
     {"report", "tasks", "pretrain", "tiling", "compat"},
     {"results", "protocols", "nuclei", "probes", "embeddings", "methods", "datasets", "weights"}
     | {"store"},
@@ -18,7 +20,7 @@ LAYERS = [
     {"provenance", "plugins", "errors", "atomic", "progress"},
 ]
 WITHOUT_TORCH = ("slides", "store", "tiling", "images", "synthetic")
-WITHOUT_TORCH += ("errors", "atomic", "plugins", "progress", "cli")
+WITHOUT_TORCH += ("errors", "atomic", "plugins", "progress", "cli", "commands")
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

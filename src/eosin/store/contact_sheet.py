@@ -4,25 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import tyro
 
-from eosin import atomic
 from eosin.errors import InputError, UsageError
+from eosin.images import sheet
 from eosin.progress import Bar
 from eosin.store import conditions
 from eosin.store.exported import open_store
 from eosin.store.samples import Store
 
-RGB = npt.NDArray[np.uint8]
-
 _TILE_PX = 160
-_GAP_PX = 6
-_CAPTION_PX = 28
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_SCALE = 0.36
 _MOST_DRAWN = 1_000_000
 
 
@@ -30,7 +23,7 @@ _MOST_DRAWN = 1_000_000
 class Config:
     """Which tiles to show."""
 
-    store: Annotated[str, tyro.conf.Positional]
+    store: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
     """The tile store, or an exported one by path or URL."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The PNG file to write."""
@@ -48,8 +41,7 @@ class Config:
             raise UsageError(f"--tiles is {self.tiles}; it must be between 1 and 4096.")
         if self.seed < 0:
             raise UsageError(f"--seed is {self.seed}; it must be 0 or more.")
-        if self.out.suffix.lower() != ".png":
-            raise UsageError(f"--out {self.out} must end in .png.")
+        sheet.require_png(self.out)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,21 +72,21 @@ def show(config: Config) -> SheetReport:
     drawn = draw(store, numbers, config.tiles, config.seed, config.sort)
     scores = None if config.sort is None else store.column(config.sort)[drawn]
     xs, ys = store.column("x")[drawn], store.column("y")[drawn]
-    cells: list[RGB] = []
+    cells: list[sheet.RGB] = []
     unreadable: list[str] = []
     with Bar("reading", len(drawn), "tiles") as bar:
         for row, number in enumerate(drawn.tolist()):
             try:
                 tile = store.read(number)
             except InputError as error:
-                tile = _crossed(store.tile_px)
+                tile = sheet.crossed(_TILE_PX)
                 unreadable.append(str(error))
             place = f"x {xs[row]} y {ys[row]}"
             below = place if scores is None else f"{config.sort} {_number(scores[row])}"
-            cells.append(_cell(tile, (store.slide_of(number), below)))
+            shown = sheet.resized(tile, _TILE_PX, _TILE_PX)
+            cells.append(sheet.captioned(shown, (store.slide_of(number), below)))
             bar.advance()
-    _, png = cv2.imencode(".png", cv2.cvtColor(_arrange(cells), cv2.COLOR_RGB2BGR))
-    atomic.write_bytes(config.out, png.tobytes())
+    sheet.write(config.out, sheet.grid(cells, sheet.columns_of(len(cells))))
     return SheetReport(
         out=str(config.out), tiles=len(drawn), of_tiles=len(numbers), unreadable=tuple(unreadable)
     )
@@ -130,49 +122,5 @@ def draw(
     return drawn[np.argsort(store.slide_numbers(drawn), kind="stable")]
 
 
-def _crossed(size_px: int) -> RGB:
-    tile = np.full((size_px, size_px, 3), 235, np.uint8)
-    width = max(1, size_px // 60)
-    cv2.line(tile, (0, 0), (size_px, size_px), (200, 0, 0), width)
-    cv2.line(tile, (0, size_px), (size_px, 0), (200, 0, 0), width)
-    return tile
-
-
-def _cell(tile: RGB, captions: tuple[str, str]) -> RGB:
-    shrinks = tile.shape[0] > _TILE_PX
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
-    cell = np.full((_TILE_PX + _CAPTION_PX, _TILE_PX, 3), 255, np.uint8)
-    cell[:_TILE_PX] = cv2.resize(tile, (_TILE_PX, _TILE_PX), interpolation=how)
-    for line, text in enumerate(captions):
-        foot = (1, _TILE_PX + 11 + 13 * line)
-        cv2.putText(cell, _fitted(text), foot, _FONT, _FONT_SCALE, (40, 40, 40), 1, cv2.LINE_AA)
-    return cell
-
-
 def _number(score: float) -> str:
     return f"{score:,.0f}" if score >= 1000 else f"{score:.3g}"
-
-
-def _fitted(text: str) -> str:
-    """Shortens a caption in its middle; what OpenCV's font cannot draw becomes a dot."""
-    text = "".join(letter if " " <= letter <= "~" else "." for letter in text)
-    for kept in range(len(text), 0, -1):
-        short = text if kept == len(text) else f"{text[: kept // 2]}..{text[-(kept - kept // 2) :]}"
-        if cv2.getTextSize(short, _FONT, _FONT_SCALE, 1)[0][0] <= _TILE_PX - 2:
-            return short
-    return ""
-
-
-def _arrange(cells: list[RGB]) -> RGB:
-    """Lays cells out on white, about as wide as high, with the last row as full as can be."""
-    side = len(cells) ** 0.5
-    widths = range(int(np.ceil(side)), int(1.5 * side) + 2)
-    columns = min(widths, key=lambda width: -len(cells) % width)
-    rows = -(-len(cells) // columns)
-    height, width = cells[0].shape[0] + _GAP_PX, cells[0].shape[1] + _GAP_PX
-    sheet = np.full((rows * height + _GAP_PX, columns * width + _GAP_PX, 3), 255, np.uint8)
-    for number, cell in enumerate(cells):
-        top = _GAP_PX + number // columns * height
-        left = _GAP_PX + number % columns * width
-        sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
-    return sheet
