@@ -113,7 +113,7 @@ def test_a_killed_run_resumes_to_the_same_bits(method: str, tiles: Path, tmp_pat
 def test_a_stopped_run_saves_and_says_how_to_go_on(tiles: Path, tmp_path: Path) -> None:
     process = start("barlow_twins", tiles, tmp_path / "run")
     wait_for_update(tmp_path / "run", 2)
-    os.killpg(process.pid, signal.SIGTERM)  # the workers too, as a cluster's scheduler does
+    os.killpg(process.pid, signal.SIGTERM)  # the whole group, as a cluster's scheduler does
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 4
     assert "the same command resumes" in errors

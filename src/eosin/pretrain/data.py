@@ -248,8 +248,8 @@ def _watch(made: Iterator[Batch]) -> Generator[Batch]:
                     f"{_MOST_UNREADABLE:.0%}; mend or remove them. The last: {batch.unreadable[-1]}"
                 )
             yield batch
+    finally:
         if replaced:
             _log.warning("%s of %s tiles could not be read and were replaced.", replaced, read)
-    finally:
         if isinstance(made, Generator):
             made.close()

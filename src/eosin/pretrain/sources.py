@@ -37,7 +37,7 @@ _DECODING_ERRORS = (
 
 
 class TileSource(Protocol):
-    """Tiles by number; reading works in any number of processes, also in forked ones."""
+    """Tiles by number; they are read from several threads at once."""
 
     def __len__(self) -> int: ...
 
