@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from eosin import atomic, recipes, synthetic
 from eosin.datasets._base import Options
 from eosin.errors import InputError, UsageError
+from eosin.images import sheet
 from eosin.pretrain import run as pretraining
 from eosin.report import html as report
 from eosin.store.tile_store import TileStore
@@ -225,15 +225,15 @@ def _evaluate(config: Config, labelled: Path, runs: list[Path]) -> None:
 
 
 def _report(config: Config, labelled: Path, runs: list[Path]) -> report.Report:
-    sheet = config.out / "report" / "tiles.png"
-    _write_sheet(TileStore(config.out / "tiles"), sheet)
+    picture = config.out / "report" / "tiles.png"
+    _write_sheet(TileStore(config.out / "tiles"), picture)
     return report.write_report(
         report.Config(
             results=(config.out / "results",),
             out=config.out / "report",
             title="Eosin demo" if config.is_synthetic else f"Eosin demo on {labelled.name}",
             notes=(SYNTHETIC_NOTE,) if config.is_synthetic else (),
-            gallery=(("Tiles that the encoders were pre-trained on", sheet),),
+            gallery=(("Tiles that the encoders were pre-trained on", picture),),
             curves=tuple((run.parent.name, run.parent / "log.jsonl") for run in runs),
         )
     )
@@ -241,9 +241,6 @@ def _report(config: Config, labelled: Path, runs: list[Path]) -> report.Report:
 
 def _write_sheet(store: TileStore, path: Path, columns: int = 10, rows: int = 4) -> None:
     """Writes a picture of tiles spread evenly over the store."""
-    chosen = np.linspace(0, len(store) - 1, columns * rows).astype(int)
-    side = (_SHEET_TILE_PX, _SHEET_TILE_PX)
-    tiles = [cv2.resize(store.read(int(i)), side, interpolation=cv2.INTER_AREA) for i in chosen]
-    lines = [np.hstack(tiles[row * columns : (row + 1) * columns]) for row in range(rows)]
-    with atomic.replacing(path) as temporary:
-        cv2.imwrite(str(temporary), cv2.cvtColor(np.vstack(lines), cv2.COLOR_RGB2BGR))
+    chosen = np.linspace(0, len(store) - 1, columns * rows).astype(int).tolist()
+    tiles = [sheet.resized(store.read(i), _SHEET_TILE_PX, _SHEET_TILE_PX) for i in chosen]
+    sheet.write(path, sheet.grid(tiles, columns))
