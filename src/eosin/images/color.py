@@ -1,6 +1,6 @@
 """Colour operations on uint8 RGB images, with the meaning that torchvision gives them on floats.
 
-All operations of a view are done in one compiled pass in float32 and rounded once, at the end.
+All operations of a view are done in float32, in compiled passes, and rounded once, at the end.
 Grey is the luma of ITU-R 601 (0.299, 0.587, 0.114), as in Pillow and torchvision.
 
 `brightness` scales all levels by its factor, `contrast` blends with the mean grey level of the
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from eosin.images.blurring import blur
 from eosin.images.compiling import compiled
 
 Image = npt.NDArray[np.uint8]
@@ -23,16 +24,14 @@ Jitter = Sequence[tuple[str, float]]
 
 JITTER = ("brightness", "contrast", "saturation", "hue")
 """The operations of colour jitter, in torchvision's order of arguments."""
-NO_SOLARIZE = 256
-"""A threshold that no level reaches."""
 
 _CODES = {name: code for code, name in enumerate(JITTER)}
 _Codes = tuple[int, ...]
 _Factors = tuple[float, ...]
 _NONE = (-1, -1, -1, -1)
 _NEUTRAL = (1.0, 1.0, 1.0, 1.0)
+_NO_SOLARIZE = 256  # a threshold that no level reaches
 _BAND_PX = 2048  # three planes of floats that stay in the innermost cache
-_BAND_ROWS = 8
 
 
 def recolor(
@@ -44,10 +43,6 @@ def recolor(
     into: Image | None = None,
 ) -> Image:
     """Applies jitter, grayscale, blur and solarise, in this order.
-
-    The blur is a true Gaussian, cut beyond three sigma, borders mirrored. The recipes' own kernels
-    differ only in where they cut: torchvision's at a fixed 23 pixels, Pillow's is three box filters
-    of the same variance.
 
     Args:
         image: square, `uint8[S, S, 3]`, contiguous.
@@ -63,58 +58,33 @@ def recolor(
     """
     size_px = image.shape[0]
     planes = np.empty((3, size_px, size_px), np.uint8) if into is None else into
-    sigma_px = 0.0 if blur_sigma_px is None else blur_sigma_px
-    radius_px = math.ceil(3 * sigma_px)
     codes = tuple(_CODES[name] for name, _ in jitter)
     factors = tuple(factor for _, factor in jitter)
-    levels, rows = _scratch(size_px, radius_px)
-    _recolor(
-        image.reshape(-1),
-        (codes + _NONE)[:4],
-        (factors + _NEUTRAL)[:4],
-        grayscale,
-        sigma_px,
-        radius_px,
-        NO_SOLARIZE if solarize_threshold is None else solarize_threshold,
-        levels,
-        rows,
-        planes,
-    )
+    levels = _scratch(size_px)
+    _change(image.reshape(-1), (codes + _NONE)[:4], (factors + _NEUTRAL)[:4], grayscale, levels)
+    drawn = levels[:1] if grayscale else levels
+    if blur_sigma_px is not None:
+        blur(drawn, size_px, blur_sigma_px)
+    threshold = _NO_SOLARIZE if solarize_threshold is None else solarize_threshold
+    _round(drawn, threshold, planes.reshape(3, -1))
     return planes
 
 
 _of_thread = threading.local()
 
 
-def _scratch(size_px: int, radius_px: int) -> tuple[Floats, Floats]:
-    """Levels [3, (S + 2R)^2] and a band of blurred rows; each thread keeps its own."""
-    key = size_px, radius_px
-    kept: dict[tuple[int, int], tuple[Floats, Floats]]
-    kept = _of_thread.__dict__.setdefault("by_size", {})
-    if key not in kept:
-        pitch = size_px + 2 * radius_px
-        kept[key] = (
-            np.empty((3, size_px * size_px), np.float32),
-            # Numbers from the start: the first sums are multiplied by zero.
-            np.zeros(pitch * pitch + 2 * _BAND_ROWS * pitch, np.float32),
-        )
-    return kept[key]
+def _scratch(size_px: int) -> Floats:
+    """Levels [3, S * S]; each thread keeps its own."""
+    kept: dict[int, Floats] = _of_thread.__dict__.setdefault("by_size", {})
+    if size_px not in kept:
+        kept[size_px] = np.empty((3, size_px * size_px), np.float32)
+    return kept[size_px]
 
 
 @compiled
-def _recolor(
-    image: Image,
-    codes: _Codes,
-    factors: _Factors,
-    grayscale: bool,
-    sigma_px: float,
-    radius_px: int,
-    threshold: int,
-    levels: Floats,
-    padded: Floats,
-    planes: Image,
+def _change(
+    image: Image, codes: _Codes, factors: _Factors, grayscale: bool, levels: Floats
 ) -> None:
-    size_px = planes.shape[1]
     contrast = 4  # its place among the operations: what precedes must be done everywhere before
     for place in range(4):
         if codes[place] == 1:
@@ -125,17 +95,6 @@ def _recolor(
         _operate(r, g, b, codes, factors, contrast, 4, mean_grey)
         if grayscale:
             _blend_with_grey(r, g, b, np.float32(0))
-    drawn = 1 if grayscale else 3
-    for channel in range(drawn):
-        if sigma_px > 0:
-            source = levels[channel].reshape(size_px, size_px)
-            _blur(source, sigma_px, radius_px, padded, threshold, planes[channel])
-        else:
-            _round(levels[channel], threshold, planes[channel].reshape(-1))
-    for channel in range(drawn, 3):
-        copy, first = planes[channel].reshape(-1), planes[0].reshape(-1)
-        for x in range(first.size):
-            copy[x] = first[x]
 
 
 @compiled
@@ -247,92 +206,14 @@ def _turn_hue(r: Floats, g: Floats, b: Floats, sixths: np.float32) -> None:
 
 
 @compiled
-def _round(source: Floats, threshold: int, result: Image) -> None:
+def _round(levels: Floats, threshold: int, planes: Image) -> None:
+    """Solarises and rounds; the last plane that there is stands for the missing ones."""
     limit = np.float32(threshold)
-    for x in range(source.size):
-        level = source[x]
-        level = np.float32(255) - level if level >= limit else level
-        # Nothing is out of range, but clipped integers become 8 bits in one instruction.
-        whole = np.int32(level + np.float32(0.5))
-        result[x] = np.uint8(min(max(whole, np.int32(0)), np.int32(255)))
-
-
-@compiled
-def _blur(
-    source: Floats, sigma_px: float, radius_px: int, scratch: Floats, threshold: int, result: Image
-) -> None:
-    """Convolves rows and columns in bands, with the picture lying in a mirrored frame."""
-    size_px = source.shape[0]
-    pitch = size_px + 2 * radius_px
-    framed = scratch[: pitch * pitch].reshape(pitch, pitch)
-    _frame(source, radius_px, framed)
-    weights = _gaussian(sigma_px, radius_px)
-    flat = scratch[: pitch * pitch]
-    columns = scratch[pitch * pitch : pitch * pitch + _BAND_ROWS * pitch]
-    both = scratch[pitch * pitch + _BAND_ROWS * pitch :]
-    for top in range(0, size_px, _BAND_ROWS):
-        rows = min(_BAND_ROWS, size_px - top)
-        band = columns[: rows * pitch]
-        _convolve(flat, (top + radius_px) * pitch, pitch, weights, band)
-        # Values between the rows mix both ends of two rows, and are not used.
-        _convolve(columns, radius_px, 1, weights, both[: rows * pitch - 2 * radius_px])
-        for row in range(rows):
-            blurred = both[row * pitch : row * pitch + size_px]
-            _round(blurred, threshold, result[top + row])
-
-
-@compiled
-def _gaussian(sigma_px: float, radius_px: int) -> Floats:
-    """Half of the kernel, from its centre outwards; the whole sums to 1."""
-    weights = np.empty(radius_px + 1, np.float32)
-    total = 0.0
-    for distance in range(radius_px + 1):
-        weight = math.exp(-0.5 * (distance / sigma_px) ** 2)
-        weights[distance] = weight
-        total += weight if distance == 0 else 2 * weight
-    for distance in range(radius_px + 1):
-        weights[distance] /= total
-    return weights
-
-
-@compiled
-def _frame(source: Floats, radius_px: int, framed: Floats) -> None:
-    size_px = source.shape[0]
-    for row in range(framed.shape[0]):
-        line = source[_mirror(row - radius_px, size_px)]
-        target = framed[row]
-        middle = target[radius_px : radius_px + size_px]
-        for x in range(size_px):
-            middle[x] = line[x]
-        for x in range(radius_px):
-            target[x] = line[_mirror(x - radius_px, size_px)]
-            target[radius_px + size_px + x] = line[_mirror(size_px + x, size_px)]
-
-
-@compiled
-def _mirror(place: int, size_px: int) -> int:
-    if size_px == 1:
-        return 0
-    place = abs(place) % (2 * size_px - 2)
-    return place if place < size_px else 2 * size_px - 2 - place
-
-
-@compiled
-def _convolve(source: Floats, start: int, step: int, weights: Floats, result: Floats) -> None:
-    """Sums, for each place from `start` on, neighbours at distances of `step`, two at a time."""
-    n, last = result.size, weights.size - 1
-    centre, wc = source[start : start + n], weights[0]
-    keep = np.float32(0)
-    for distance in range(1, last + 1, 2):
-        near, wn = distance * step, weights[distance]
-        a, b = source[start - near : start - near + n], source[start + near : start + near + n]
-        if distance == last:
-            for x in range(n):
-                result[x] = keep * result[x] + wc * centre[x] + wn * (a[x] + b[x])
-        else:
-            far, wf = near + step, weights[distance + 1]
-            c, d = source[start - far : start - far + n], source[start + far : start + far + n]
-            for x in range(n):
-                pairs = wn * (a[x] + b[x]) + wf * (c[x] + d[x])
-                result[x] = keep * result[x] + wc * centre[x] + pairs
-        keep, wc = np.float32(1), np.float32(0)
+    for channel in range(3):
+        source, result = levels[min(channel, levels.shape[0] - 1)], planes[channel]
+        for x in range(source.size):
+            level = source[x]
+            level = np.float32(255) - level if level >= limit else level
+            # Nothing is out of range, but clipped integers become 8 bits in one instruction.
+            whole = np.int32(level + np.float32(0.5))
+            result[x] = np.uint8(min(max(whole, np.int32(0)), np.int32(255)))
