@@ -75,3 +75,5 @@ def test_views_as_published_are_shown_by_their_name(
     assert json.loads(capsys.readouterr().out)["view_px"] == [224, 224] + [96] * 6
     assert main([*words, "swav/best"]) == UsageError.exit_code
     assert "There are no views 'swav/best'" in capsys.readouterr().err
+    assert main([*words, "swav/official", "--method.views", "vissl"]) == UsageError.exit_code
+    assert "--method.views does not go with views as published" in capsys.readouterr().err

@@ -206,6 +206,16 @@ def test_another_stain_is_refused_in_a_used_folder_and_the_export_tells_of_it(
         pretrain_encoder(base)
 
 
+def test_a_foreign_stain_file_is_refused_before_anything_is_written(
+    tiles: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "stain.json").write_text("{}")
+    method = replace(SMALL["dino"].method, stain=str(tmp_path / "stain.json"))
+    with pytest.raises(InputError, match=r"stain.json cannot be used: .* `eosin stain fit`"):
+        pretrain_encoder(replace(config("dino", tiles, tmp_path / "run"), method=method))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

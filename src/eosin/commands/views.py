@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from eosin.commands._base import Command, Outcome
 from eosin.commands._recipe import parse_partly, with_method
+from eosin.errors import UsageError
 
 
 def _run(words: list[str]) -> Outcome:
@@ -11,7 +12,9 @@ def _run(words: list[str]) -> Outcome:
     from eosin.pretrain.show_views import Config, show_views
 
     config, rest = parse_partly(COMMAND, Config, words)
-    if "/" in config.recipe and not rest:
+    if "/" in config.recipe:
+        if rest:
+            raise UsageError(f"{rest[0]} does not go with views as published; name a method.")
         sheet = show_views(config, presets.load(config.recipe))
         return Outcome(str(sheet), asdict(sheet), int(bool(sheet.unreadable)))
     sheet = show_views(config, with_method(COMMAND, config.recipe, rest).views())

@@ -129,6 +129,7 @@ def pretrain_encoder(config: Config) -> Path:
         torch.set_num_threads(config.threads)
     sources = [open_source(path) for path in config.data]
     plan = _plan(config, sum(len(source) for source in sources))
+    config.views()  # which may read a file, and must fail before anything is written
     with atomic.locked(config.out):
         _claim_folder(config, sources)
         device = number_format.default_device()
