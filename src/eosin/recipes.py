@@ -11,7 +11,7 @@ from pathlib import Path
 from eosin import plugins
 from eosin.errors import UsageError
 from eosin.methods import barlow_twins, dino
-from eosin.pretrain.run import Config, default_config
+from eosin.pretrain.config import Config, default_config
 
 
 def barlow_twins_resnet10t_cpu() -> Config:

@@ -12,7 +12,7 @@ from eosin.errors import InputError, UsageError
 from eosin.methods import barlow_twins
 from eosin.pretrain.bench_data import Config, Feeding, Report, measure_feeding
 from eosin.pretrain.bench_training import Training, count_gflop, estimate_training
-from eosin.pretrain.run import Config as PretrainConfig
+from eosin.pretrain.config import Config as PretrainConfig
 
 SMALL = PretrainConfig(
     method=barlow_twins.Config(view_px=32, projector=(16, 16), optimizer="adamw"),

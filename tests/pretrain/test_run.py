@@ -22,7 +22,8 @@ from eosin.images import stain
 from eosin.methods import barlow_twins, dino
 from eosin.methods._base import Plan
 from eosin.pretrain import run
-from eosin.pretrain.run import Config, default_config, pretrain_encoder
+from eosin.pretrain.config import Config, default_config
+from eosin.pretrain.run import pretrain_encoder
 from eosin.weights import export_encoder, load_encoder
 
 SMALL = {

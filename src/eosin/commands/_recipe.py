@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from eosin.commands._base import Command
 
 if TYPE_CHECKING:
-    from eosin.pretrain.run import Config as PretrainConfig
+    from eosin.pretrain.config import Config as PretrainConfig
 
 
 class _NamesRecipe(Protocol):

@@ -5,7 +5,8 @@ from eosin.commands._base import Command, Outcome
 
 def _run(words: list[str]) -> Outcome:
     from eosin import recipes
-    from eosin.pretrain.run import Config, pretrain_encoder
+    from eosin.pretrain.config import Config
+    from eosin.pretrain.run import pretrain_encoder
 
     if not words or words[0].startswith("-"):
         return Outcome(_recipes(), exit_code=0 if words[:1] in (["-h"], ["--help"]) else 2)

@@ -21,9 +21,9 @@ from eosin.pretrain.bench_training import (
     estimate_training,
     measure_training,
 )
+from eosin.pretrain.config import Config as PretrainConfig
 from eosin.pretrain.data import batches
 from eosin.pretrain.order import EpochOrder
-from eosin.pretrain.run import Config as PretrainConfig
 from eosin.pretrain.sources import TileSource, open_source
 from eosin.provenance import available_cores
 

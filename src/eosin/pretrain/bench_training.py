@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from eosin.engine.loop import LoopConfig, train
 from eosin.engine.optimizers import build_optimizer
 from eosin.methods._base import Plan
-from eosin.pretrain.run import Config as PretrainConfig
+from eosin.pretrain.config import Config as PretrainConfig
 from eosin.pretrain.run import build_method
 
 _GPU_TFLOPS = {"A100": 312.0, "H100 SXM": 989.0}  # NVIDIA's data sheets: dense bfloat16
