@@ -67,6 +67,25 @@ def test_a_flat_image_stays_flat(level, size_px, interpolation):
     assert (crop_and_resize(image, (1, 2, 20, 15), size_px, interpolation) == level).all()
 
 
+@pytest.mark.parametrize("interpolation", sorted(RESAMPLING))
+@pytest.mark.parametrize(("edge_px", "size_px"), [(512, 64), (500, 48), (512, 32), (1000, 64)])
+def test_a_flat_image_stays_flat_when_much_reduced(edge_px, size_px, interpolation):
+    for level in (0, 1, 77, 128, 254, 255):
+        image = np.full((edge_px, edge_px, 3), level, np.uint8)
+        crop_px = (0, 0, edge_px, edge_px)
+        assert (crop_and_resize(image, crop_px, size_px, interpolation) == level).all()
+
+
+@pytest.mark.parametrize("interpolation", sorted(RESAMPLING))
+@pytest.mark.parametrize("size_px", [64, 32])
+def test_dark_noise_keeps_its_mean_when_much_reduced(interpolation, size_px):
+    image = np.random.default_rng(0).integers(0, 60, (512, 512, 3), dtype=np.uint8)
+    crop_px = (0, 0, 512, 512)
+    difference = crop_and_resize(image, crop_px, size_px, interpolation).astype(int)
+    difference -= pillow(image, crop_px, size_px, interpolation)
+    assert np.abs(difference).max() <= 1 and abs(difference.mean()) < 0.1
+
+
 def test_a_view_into_a_larger_array_and_a_read_only_one_are_taken(tissue):
     expected = crop_and_resize(tissue[:, 100:400].copy(), (10, 20, 200, 220), 64, "bicubic")
     inside = crop_and_resize(tissue[:, 100:400], (10, 20, 200, 220), 64, "bicubic")
