@@ -58,7 +58,7 @@ def update(
     for group in optimizer.param_groups:
         for setting, schedule in method.schedules()[group["name"]].items():
             group[setting] = schedule(at)
-    method.before_forward(at)
+    method.before_forward([views], at)
     loss = method(views, at)
     optimizer.zero_grad()
     loss.total.backward()
@@ -100,6 +100,8 @@ def test_a_small_step_along_the_gradient_lowers_the_loss(name: str) -> None:
     views = batch(method)
     parameters = [p for p in method.parameters() if p.requires_grad]
 
+    method.before_forward([views], 0)
+
     def loss() -> Tensor:
         torch.manual_seed(3)
         return method(views, 0).total
@@ -138,8 +140,10 @@ def test_all_state_is_in_the_state_dict(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_is_computed_in_float32_under_bf16(name: str) -> None:
     method = build(name)
+    views = batch(method)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = method(batch(method), 0)
+        method.before_forward([views], 0)
+        loss = method(views, 0)
     assert loss.total.dtype == torch.float32 and torch.isfinite(loss.total)
     assert all(value.dtype == torch.float32 for value in loss.parts.values())
 
@@ -150,6 +154,15 @@ def test_the_exported_encoder_is_one_of_the_method(name: str) -> None:
     encoder = method.export_encoder().eval()
     assert encoder in list(method.modules())
     assert encoder.embed(torch.randn(2, 3, 32, 32)).shape == (2, encoder.embed_dim)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_presets_have_the_views_of_their_name(name: str) -> None:
+    module = plugins.load("methods", name)
+    assert list(module.PRESETS) == ["official", "vissl", "pathology"]
+    assert module.PRESETS["official"] == module.Config()
+    for preset, config in module.PRESETS.items():
+        assert config.views == preset
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -41,7 +41,7 @@ class Trainable(Protocol):
 
     def __call__(self, batch: Sequence[Tensor], update: int) -> LossLike: ...  # noqa: D102
     def schedules(self) -> Mapping[str, Mapping[str, Schedule]]: ...  # noqa: D102
-    def before_forward(self, update: int) -> None: ...  # noqa: D102
+    def before_forward(self, batch: Sequence[Sequence[Tensor]], update: int) -> None: ...  # noqa: D102
     def on_gradients(self, update: int) -> None: ...  # noqa: D102
     def after_update(self, update: int) -> None: ...  # noqa: D102
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
@@ -155,7 +155,7 @@ def _update(
     for group in optimizer.param_groups:
         for setting, schedule in schedules[group["name"]].items():
             group[setting] = schedule(update)
-    module.before_forward(update)
+    module.before_forward([batch], update)
     with autocast(config.precision, device):
         loss = module(batch, update)
     if not math.isfinite(float(loss.total.detach())):

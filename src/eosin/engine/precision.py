@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -29,6 +30,11 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     return torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=resolve(precision, device) == "bf16"
     )
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Widens half precision to float32, which losses compute in; float64 stays as it is."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def default_device() -> torch.device:

@@ -1,10 +1,14 @@
 """The contract of a self-supervised method; the training loop calls it in this order.
 
-A module of this folder has `Config`, `views(config)`, `build(config, encoder, plan)`, `ENCODER`
-(the paper's) and `encoder_args(name)` (what the paper builds its encoder with).
+A module of this folder has `Config`, `PRESETS` (configs by name: `official`, `vissl` and
+`pathology`), `views(config)`, `build(config, encoder, plan)`, `ENCODER` (the paper's) and
+`encoder_args(name)` (what the paper builds its encoder with).
 
-For each update: schedules, `before_forward`, `forward` (the loss) and its gradient,
-`on_gradients`, the optimizer, `after_update`. An update is one optimizer step.
+For each update: schedules, `before_forward`, `forward` (the loss) and its gradient for each
+micro-batch, `on_gradients`, the optimizer, `after_update`. An update is one optimizer step. With
+several processes each has its share of the tiles; the gradient is the mean over the processes and
+their micro-batches, and must be that of one process with the whole batch (see
+`eosin.engine.distributed`).
 """
 
 from abc import ABC, abstractmethod
@@ -77,6 +81,8 @@ class Plan:
 
     batch_size: int
     """Tiles per update, over all processes and micro-batches."""
+    micro_batches: int = 1
+    """Parts that each process's share of an update passes the network in, one after another."""
     updates: int
     """Updates of the whole run."""
     updates_per_epoch: int
@@ -91,6 +97,20 @@ class Loss:
     """The scalar whose gradient is taken."""
     parts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Scalars that explain it."""
+
+
+def refuse_accumulation(plan: Plan, method: str) -> None:
+    """Refuses micro-batches where BatchNorm sees the whole batch, and they would change the method.
+
+    Raises:
+        UsageError: the plan has more than one micro-batch; the message says what to do instead.
+    """
+    if plan.micro_batches > 1:
+        raise UsageError(
+            f"{method} cannot accumulate gradients over {plan.micro_batches} micro-batches: its "
+            "BatchNorm and its loss take the whole batch at once, and in parts it would be another "
+            "method. Give a smaller --batch-size (the learning rate follows), or more processes."
+        )
 
 
 class Method(nn.Module, ABC):
@@ -108,12 +128,23 @@ class Method(nn.Module, ABC):
     def schedules(self) -> Mapping[str, Mapping[str, Schedule]]:
         """For each group by name, a schedule for each setting, such as `lr`."""
 
-    def before_forward(self, update: int) -> None:
-        """What precedes the forward pass: momentum update of a key encoder, prototype norm."""
+    def before_forward(self, batch: Sequence[Sequence[Tensor]], update: int) -> None:
+        """What precedes the forward passes: momentum update of a key encoder, prototype norm.
+
+        Args:
+            batch: the views of every micro-batch, as `forward` will get them.
+            update: number of the update, counted from 0.
+        """
 
     @abstractmethod
-    def forward(self, views: Sequence[Tensor], update: int) -> Loss:
-        """The loss of a batch: one normalised tensor [B, 3, S, S] for each view."""
+    def forward(self, views: Sequence[Tensor], update: int, micro: int = 0) -> Loss:
+        """The loss of a micro-batch.
+
+        Args:
+            views: one normalised tensor [B, 3, S, S] for each view.
+            update: number of the update.
+            micro: number of the micro-batch in the update.
+        """
 
     def on_gradients(self, update: int) -> None:
         """What happens to the gradients before the optimizer: clipping, freezing."""

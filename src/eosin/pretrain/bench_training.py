@@ -48,7 +48,7 @@ def count_gflop(pretrain: PretrainConfig) -> float:
     method = build_method(pretrain, _plan(_COUNTED_TILES)).train()
     tiles = [torch.rand(_COUNTED_TILES, 3, side, side) for side in method.views().sizes]
     with FlopCounterMode(display=False) as counter:
-        method.before_forward(0)
+        method.before_forward([tiles], 0)
         method(tiles, 0).total.backward()
     return counter.get_total_flops() / _COUNTED_TILES / 1e9
 
