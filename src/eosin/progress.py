@@ -22,9 +22,13 @@ class Bar:
         total: how many units there are.
         unit: what is counted, in the plural, such as `"slides"`.
         done: units that an earlier run finished; they do not count towards the rate.
+        is_hidden: shows nothing, as all processes but one of those that work together do.
     """
 
-    def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
+    def __init__(
+        self, title: str, total: int, unit: str, done: int = 0, *, is_hidden: bool = False
+    ) -> None:
+        self._is_hidden = is_hidden
         self._title, self._total, self._unit = title, total, unit
         self._done: float = done
         self._done_before = done
@@ -36,7 +40,7 @@ class Bar:
 
     def __enter__(self) -> "Bar":
         self._started = self._last_line = time.monotonic()
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._is_hidden:
             self._rich = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -72,6 +76,8 @@ class Bar:
         return f"{rate:,.1f}/s" if rate >= 1 else f"{60 * rate:,.1f}/min"
 
     def _line(self) -> None:
+        if self._is_hidden:
+            return
         rate = self._rate()
         left = f", {(self._total - self._done) / rate:,.0f} s left" if rate > 0 else ""
         note = f"  {self._note}" if self._note else ""

@@ -10,9 +10,9 @@ import torch
 from eosin.engine.checkpoint import (
     list_checkpoints,
     load_checkpoint,
+    restore_rng,
     rng_state,
     save_checkpoint,
-    set_rng_state,
 )
 from eosin.engine.log import TrainingLog, read_log
 from eosin.errors import InputError
@@ -26,7 +26,7 @@ def test_generators_go_back_to_where_they_were(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, 3, {}, keep=2)
     expected = draw()
     draw()
-    set_rng_state(load_checkpoint(path)["rng"])
+    restore_rng(load_checkpoint(path)["rng"])
     assert draw() == expected
     assert set(rng_state()) == {"torch", "cuda", "python", "numpy"}
 

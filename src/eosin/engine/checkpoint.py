@@ -1,5 +1,6 @@
 """Checkpoints: everything that the next update depends on, written whole or not at all."""
 
+import io
 import random
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,16 @@ import numpy as np
 import torch
 
 from eosin import atomic
+from eosin.engine import distributed
 from eosin.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_checkpoint(folder: Path, update: int, state: dict[str, Any], keep: int) -> Path:
     """Writes the state after `update` updates and removes all but the `keep` newest checkpoints.
+
+    Every process must call it, since the generators of all are kept; the main one writes.
 
     Args:
         folder: where checkpoints lie.
@@ -23,10 +27,13 @@ def save_checkpoint(folder: Path, update: int, state: dict[str, Any], keep: int)
         keep: how many to keep.
     """
     path = folder / f"update-{update:08d}.pt"
-    with atomic.replacing(path) as temporary:
-        torch.save({"format": FORMAT, "update": update, "rng": rng_state(), **state}, temporary)
-    for old in list_checkpoints(folder)[:-keep]:
-        old.unlink()
+    generators = distributed.gather_objects(_as_bytes(rng_state()))
+    if distributed.is_main():
+        content = {"format": FORMAT, "update": update, "rng": generators, **state}
+        with atomic.replacing(path) as temporary:
+            torch.save(content, temporary)
+        for old in list_checkpoints(folder)[:-keep]:
+            old.unlink()
     return path
 
 
@@ -55,6 +62,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def restore_rng(states: list[bytes]) -> None:
+    """Puts the generators of this process back, given a checkpoint's `rng`, one of each process."""
+    own = io.BytesIO(states[distributed.rank()])
+    _set_rng_state(torch.load(own, map_location="cpu", weights_only=True))
+
+
+def _as_bytes(state: dict[str, Any]) -> bytes:
+    """What can be sent between processes without unpickling objects."""
+    written = io.BytesIO()
+    torch.save(state, written)
+    return written.getvalue()
+
+
 def rng_state() -> dict[str, Any]:
     """The state of all global random generators, as tensors and plain values."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
@@ -72,8 +92,8 @@ def rng_state() -> dict[str, Any]:
     }
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Puts all global random generators back to a state that `rng_state` gave."""
+def _set_rng_state(state: dict[str, Any]) -> None:
+    """Puts all global random generators back to a state of `rng_state`."""
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -17,8 +17,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from eosin.errors import UsageError
-
 _TIMEOUT = timedelta(minutes=30)
 
 
@@ -40,23 +38,6 @@ def world_size() -> int:
 def is_main() -> bool:
     """Whether this process is the one that writes and prints."""
     return rank() == 0
-
-
-def local_device() -> torch.device:
-    """The device of this process: the GPU of its local number, or the CPU.
-
-    Raises:
-        UsageError: more processes on this machine than it has GPUs.
-    """
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if number >= count:
-        raise UsageError(
-            f"torchrun started process {number + 1} on this machine, which has {count} GPUs; "
-            f"give --nproc-per-node {count}."
-        )
-    return torch.device("cuda", number)
 
 
 @contextmanager

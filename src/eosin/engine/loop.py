@@ -1,52 +1,35 @@
-"""The training loop: one for every kind of training, and the only place that orders its steps."""
+"""The training loop: one for every kind of training, in one process or many."""
 
 import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
+from eosin.engine import distributed
 from eosin.engine.checkpoint import (
     list_checkpoints,
     load_checkpoint,
+    restore_rng,
     save_checkpoint,
-    set_rng_state,
 )
-from eosin.engine.log import TrainingLog
-from eosin.engine.precision import Precision, autocast
-from eosin.engine.schedules import Schedule
+from eosin.engine.log import TrainingLog, Window
+from eosin.engine.precision import Precision
+from eosin.engine.step import Step, Stepper
+from eosin.engine.stopping import stop_request
+from eosin.engine.trainable import Batch, Batches, Observer, Trainable
 from eosin.errors import InputError, Interrupted
 from eosin.progress import Bar
 
-
-class LossLike(Protocol):
-    """What a forward pass gives: the scalar to minimise and what to log beside it."""
-
-    @property
-    def total(self) -> Tensor: ...  # noqa: D102
-    @property
-    def parts(self) -> Mapping[str, Tensor]: ...  # noqa: D102
-
-
-class Trainable(Protocol):
-    """What the loop asks of a module; `eosin.methods._base.Method` explains each."""
-
-    def __call__(self, batch: Sequence[Tensor], update: int) -> LossLike: ...  # noqa: D102
-    def schedules(self) -> Mapping[str, Mapping[str, Schedule]]: ...  # noqa: D102
-    def before_forward(self, batch: Sequence[Sequence[Tensor]], update: int) -> None: ...  # noqa: D102
-    def on_gradients(self, update: int) -> None: ...  # noqa: D102
-    def after_update(self, update: int) -> None: ...  # noqa: D102
-    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...  # noqa: D102
-    def train(self, mode: bool = True) -> Any: ...  # noqa: D102
+_WARM_UP, _TIMED = 2, 3  # updates
+_REMEDY = (
+    "Lower the learning rate, lengthen the warm-up, look at the tiles, or train with --precision "
+    "fp32."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,24 +39,21 @@ class LoopConfig:
     updates: int
     """Optimizer steps of the whole run."""
     tiles_per_update: int
-    """For the rate that is shown."""
+    """Over all processes; for the rate that is shown."""
     precision: Precision = "auto"
-    """Number format of the forward pass."""
+    """Number format of the forward passes."""
     checkpoint_every: int = 500
     """Updates between checkpoints."""
     keep_checkpoints: int = 2
     """How many checkpoints are kept."""
     log_every: int = 10
     """Updates between lines of the log."""
+    measure_every: int = 500
+    """Updates between measurements by the observer; each is a line of the log too."""
+    most_skipped: int = 10
+    """How many updates without a finite loss are skipped between two checkpoints at most."""
     title: str = "training"
     """What the progress bar says."""
-
-
-Batches = Callable[[int], Iterable[Sequence[Tensor]]]
-"""Gives the batches of a run from an update on, on the device and normalised."""
-
-Monitor = Callable[[int, float], Mapping[str, float]]
-"""Looks at the model after an update, given the loss, and leaves no trace in any generator."""
 
 
 def train(
@@ -84,112 +64,177 @@ def train(
     config: LoopConfig,
     *,
     device: torch.device,
-    monitor: Monitor | None = None,
+    observer: Observer | None = None,
 ) -> None:
     """Trains to the last update, from the newest checkpoint in `folder` where there is one.
 
     A run that is killed at any update and started again ends with the same weights, bit by bit, as
-    one that is not (on the same hardware with the same number of threads).
+    one that is not (on the same hardware with the same number of processes and threads). Every
+    process calls it; the main one writes.
+
+    An update whose loss or gradient is not finite changes nothing but the state of the data; its
+    tiles are written to `skipped.jsonl`.
 
     Args:
         module: what is trained.
         optimizer: over groups that have the names that `module.schedules()` gives.
-        batches: where data comes from.
+        batches: where this process's data comes from.
         folder: where `log.jsonl` and `checkpoints/` go.
         config: how long, and what to write.
         device: where `module` lies.
-        monitor: called whenever a line is logged; what it returns joins the line.
+        observer: what looks on, in the main process.
 
     Raises:
-        InputError: the loss is not finite; the message names the last good checkpoint.
-        Interrupted: the process was asked to stop; a checkpoint was written.
+        InputError: too many updates were skipped; the message names the last good checkpoint.
+        Interrupted: a process was asked to stop; a checkpoint was written.
     """
-    start = _resume(module, optimizer, folder / "checkpoints")
-    log = TrainingLog(folder / "log.jsonl", keep_through=start)
-    window = _Window()
-    module.train()
-    with (
-        contextlib.closing(log),
-        _stop_request() as stop_requested,
-        Bar(config.title, config.updates, "updates", done=start) as bar,
-    ):
-        iterator = iter(batches(start)) if start < config.updates else iter(())
-        for update in range(start, config.updates):
-            batch = window.wait_for(iterator)
-            loss = _update(module, optimizer, batch, update, config, device)
-            if loss is None:
-                raise _not_finite(folder, update)
-            window.add(loss)
-            done = update + 1
-            bar.advance(note=window.note())
-            if done % config.log_every == 0 or done == config.updates:
-                line = {
-                    "update": done,
-                    **window.summary(config.tiles_per_update),
-                    **_settings(optimizer),
-                }
-                line |= monitor(done, window.last_loss) if monitor is not None else {}
-                log.append(line)
-                window = _Window()
-            if done % config.checkpoint_every == 0 or done == config.updates or stop_requested():
-                if not _is_finite(module):
-                    raise _not_finite(folder, update)
-                _save(module, optimizer, folder / "checkpoints", done, config)
-            if stop_requested() and done < config.updates:
-                raise Interrupted(
-                    f"Stopped after update {done:,} of {config.updates:,}; "
-                    "the same command resumes."
-                )
+    run = _Run(module, optimizer, folder, config, device, observer or Observer())
+    run.resume()
+    with contextlib.closing(TrainingLog(folder / "log.jsonl", keep_through=run.done)) as log:
+        run.go_on(batches, log)
 
 
-def _update(
-    module: Trainable,
-    optimizer: Optimizer,
-    batch: Sequence[Tensor],
-    update: int,
-    config: LoopConfig,
-    device: torch.device,
-) -> LossLike | None:
-    """One update, in the order of the methods' papers; None instead if the loss is not finite."""
-    schedules = module.schedules()
-    for group in optimizer.param_groups:
-        for setting, schedule in schedules[group["name"]].items():
-            group[setting] = schedule(update)
-    module.before_forward([batch], update)
-    with autocast(config.precision, device):
-        loss = module(batch, update)
-    if not math.isfinite(float(loss.total.detach())):
-        return None
-    optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()
-    module.on_gradients(update)
-    optimizer.step()
-    module.after_update(update)
-    return loss
+class _Run:
+    def __init__(
+        self,
+        module: Trainable,
+        optimizer: Optimizer,
+        folder: Path,
+        config: LoopConfig,
+        device: torch.device,
+        observer: Observer,
+    ) -> None:
+        self.module, self.optimizer = module, optimizer
+        self.folder, self.config, self.observer = folder, config, observer
+        self.stepper = Stepper(module, optimizer, precision=config.precision, device=device)
+        self.done = self.skipped = self.skipped_lately = 0
+
+    def resume(self) -> None:
+        """Takes back the state of the newest checkpoint, where there is one."""
+        newest = distributed.from_main(list_checkpoints(self.folder / "checkpoints")[-1:])
+        if not newest:
+            return
+        state = load_checkpoint(newest[0])
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.load_state_dict(state["stepper"])
+        restore_rng(state["rng"])
+        self.done, self.skipped = int(state["update"]), int(state["skipped"])
+
+    def go_on(self, batches: Batches, log: TrainingLog) -> None:
+        """Takes the updates that are left."""
+        config, start = self.config, self.done
+        window, clock = Window(config.tiles_per_update), _Clock()
+        is_hidden = not distributed.is_main()
+        bar = Bar(config.title, config.updates, "updates", done=start, is_hidden=is_hidden)
+        with stop_request() as asked, bar:
+            iterator = iter(batches(start)) if start < config.updates else iter(())
+            while self.done < config.updates:
+                must_stop = self._update(window, iterator, asked)
+                bar.advance(note=window.note(self.optimizer.param_groups[0]["lr"]))
+                if clock.has_warmed_up() and distributed.is_main() and self.done < config.updates:
+                    self.observer.warmed_up(self.done, clock.seconds_per_update)
+                if self._is_due(config.log_every) or self._is_due(config.measure_every):
+                    self._log(window, log)
+                    window = Window(config.tiles_per_update)
+                if self._is_due(config.checkpoint_every) or must_stop:
+                    self._save()
+                if must_stop and self.done < config.updates:
+                    distributed.barrier()  # the checkpoint is whole before any process ends
+                    raise Interrupted(
+                        f"Stopped after update {self.done:,} of {config.updates:,}; "
+                        "the same command resumes."
+                    )
+
+    def _is_due(self, every: int) -> bool:
+        return self.done % every == 0 or self.done == self.config.updates
+
+    def _update(self, window: Window, iterator: Iterator[Batch], asked: Callable[[], bool]) -> bool:
+        batch = window.wait_for(iterator)
+        step = self.stepper(batch, self.done, asked)
+        self.done += 1
+        if step.is_skipped:
+            self._skip(batch, step)
+        window.add(None if step.is_skipped else step.loss, step.parts)
+        return step.must_stop
+
+    def _skip(self, batch: Batch, step: Step) -> None:
+        """Reports a skipped update with its tiles, and gives up after too many of them.
+
+        Raises:
+            InputError: it was one too many.
+        """
+        self.skipped += 1
+        self.skipped_lately += 1
+        tiles = [tile for share in distributed.gather_objects(batch.tiles()) for tile in share]
+        path = self.folder / "skipped.jsonl"
+        with contextlib.closing(TrainingLog(path, keep_through=self.done - 1)) as report:
+            report.append({"update": self.done, "loss": str(step.loss), "tiles": tiles})
+        if self.skipped_lately > self.config.most_skipped:
+            raise InputError(
+                f"The loss or the gradient was not finite in {self.skipped_lately} updates since "
+                f"the last checkpoint, last in update {self.done:,}; their tiles are in {path}. "
+                f"{_REMEDY} {self._last_good()}"
+            )
+
+    def _log(self, window: Window, log: TrainingLog) -> None:
+        line = {"update": self.done, **window.summary(), "skipped": self.skipped}
+        line |= _settings(self.optimizer)
+        if distributed.is_main():
+            if self._is_due(self.config.measure_every):
+                line |= self.observer.measure(self.done, window.last_loss)
+            line = {key: value for key, value in line.items() if math.isfinite(value)}
+            log.append(line)
+            self.observer.logged(line)
+
+    def _save(self) -> None:
+        """Writes a checkpoint, of weights that are all numbers.
+
+        Raises:
+            InputError: they are not.
+        """
+        state = self.module.state_dict()
+        is_finite = all(bool(v.isfinite().all()) for v in state.values() if v.is_floating_point())
+        if not distributed.from_main(is_finite):
+            raise InputError(
+                f"The weights are not finite at update {self.done:,}. {_REMEDY} {self._last_good()}"
+            )
+        state = {
+            "module": state,
+            "optimizer": self.optimizer.state_dict(),
+            "stepper": self.stepper.state_dict(),
+            "skipped": self.skipped,
+        }
+        folder, keep = self.folder / "checkpoints", self.config.keep_checkpoints
+        checkpoint = save_checkpoint(folder, self.done, state, keep)
+        self.skipped_lately = 0
+        if distributed.is_main():
+            self.observer.saved(self.done, checkpoint)
+
+    def _last_good(self) -> str:
+        checkpoints = list_checkpoints(self.folder / "checkpoints")
+        if not checkpoints:
+            return "There is no checkpoint yet."
+        return f"The last good checkpoint is {checkpoints[-1]}."
 
 
-def _resume(module: Trainable, optimizer: Optimizer, folder: Path) -> int:
-    checkpoints = list_checkpoints(folder)
-    if not checkpoints:
-        return 0
-    state = load_checkpoint(checkpoints[-1])
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    set_rng_state(state["rng"])
-    return int(state["update"])
+class _Clock:
+    """Times the first updates but those that warm up."""
 
+    def __init__(self) -> None:
+        self._updates = 0
+        self._started = 0.0
+        self.seconds_per_update = 0.0
 
-def _save(
-    module: Trainable, optimizer: Optimizer, folder: Path, update: int, config: LoopConfig
-) -> None:
-    state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
-    save_checkpoint(folder, update, state, config.keep_checkpoints)
-
-
-def _is_finite(module: Trainable) -> bool:
-    """Whether all weights are numbers, so that a checkpoint of them is a good one."""
-    values = module.state_dict().values()
-    return all(bool(v.isfinite().all()) for v in values if v.is_floating_point())
+    def has_warmed_up(self) -> bool:
+        """Counts an update; true once, when the time of one is known."""
+        self._updates += 1
+        if self._updates == _WARM_UP:
+            self._started = time.perf_counter()
+        if self._updates != _WARM_UP + _TIMED:
+            return False
+        self.seconds_per_update = (time.perf_counter() - self._started) / _TIMED
+        return True
 
 
 def _settings(optimizer: Optimizer) -> dict[str, float]:
@@ -199,69 +244,3 @@ def _settings(optimizer: Optimizer) -> dict[str, float]:
         for group in optimizer.param_groups
         for setting in ("lr", "weight_decay")
     }
-
-
-def _not_finite(folder: Path, update: int) -> InputError:
-    checkpoints = list_checkpoints(folder / "checkpoints")
-    last_good = f"The last good checkpoint is {checkpoints[-1]}." if checkpoints else ""
-    return InputError(
-        f"The loss or the weights are not finite at update {update + 1:,}. Lower the learning "
-        f"rate, lengthen the warm-up, or train with --precision fp32. {last_good}"
-    )
-
-
-class _Window:
-    """What happened since the last line of the log."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._waited = 0.0
-        self._losses: list[float] = []
-        self._parts: dict[str, float] = {}
-
-    def wait_for(self, iterator: Iterator[Sequence[Tensor]]) -> Sequence[Tensor]:
-        started = time.perf_counter()
-        batch = next(iterator)
-        self._waited += time.perf_counter() - started
-        return batch
-
-    def add(self, loss: LossLike) -> None:
-        self._losses.append(float(loss.total.detach()))
-        self._parts = {name: float(value) for name, value in loss.parts.items()}
-
-    @property
-    def last_loss(self) -> float:
-        return self._losses[-1]
-
-    def _data_wait(self) -> float:
-        return self._waited / max(time.perf_counter() - self._started, 1e-9)
-
-    def note(self) -> str:
-        return f"loss {self.last_loss:.4g}, waiting for data {self._data_wait():.0%}"
-
-    def summary(self, tiles_per_update: int) -> dict[str, float]:
-        seconds = time.perf_counter() - self._started
-        return {
-            "loss": sum(self._losses) / len(self._losses),
-            **self._parts,
-            "tiles_per_s": len(self._losses) * tiles_per_update / seconds,
-            "data_wait": self._data_wait(),
-        }
-
-
-@contextlib.contextmanager
-def _stop_request() -> Generator[Callable[[], bool]]:
-    """Turns SIGTERM and SIGINT into a request to stop after the current update."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set
-        return
-    previous = {
-        number: signal.signal(number, lambda *_: requested.set())
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield requested.is_set
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
