@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from eosin.engine.trainable import Batch, Batches, Observer, Trainable
 from eosin.errors import InputError, Interrupted
 from eosin.progress import Bar
 
-_WARM_UP, _TIMED = 2, 3  # updates
+_WARM_UP, _TIMED, _LATELY = 2, 3, 100  # updates
 _REMEDY = (
     "Lower the learning rate, lengthen the warm-up, look at the tiles, or train with --precision "
     "fp32."
@@ -51,7 +52,7 @@ class LoopConfig:
     measure_every: int = 500
     """Updates between measurements by the observer; each is a line of the log too."""
     most_skipped: int = 10
-    """How many updates without a finite loss are skipped between two checkpoints at most."""
+    """How many of 100 updates in a row may be skipped, since their loss was not finite."""
     title: str = "training"
     """What the progress bar says."""
 
@@ -107,7 +108,8 @@ class _Run:
         self.module, self.optimizer = module, optimizer
         self.folder, self.config, self.observer = folder, config, observer
         self.stepper = Stepper(module, optimizer, precision=config.precision, device=device)
-        self.done = self.skipped = self.skipped_lately = 0
+        self.done = self.skipped = 0
+        self.lately = deque[bool](maxlen=_LATELY)  # whether each was skipped
 
     def resume(self) -> None:
         """Takes back the state of the newest checkpoint, where there is one."""
@@ -130,16 +132,16 @@ class _Run:
         with stop_request() as asked, bar:
             iterator = iter(batches(start)) if start < config.updates else iter(())
             while self.done < config.updates:
-                must_stop = self._update(window, iterator, asked)
+                step = self._update(window, iterator, asked)
                 bar.advance(note=window.note(self.optimizer.param_groups[0]["lr"]))
                 if clock.has_warmed_up() and distributed.is_main() and self.done < config.updates:
                     self.observer.warmed_up(self.done, clock.seconds_per_update)
                 if self._is_due(config.log_every) or self._is_due(config.measure_every):
                     self._log(window, log)
                     window = Window(config.tiles_per_update)
-                if self._is_due(config.checkpoint_every) or must_stop:
+                if self._must_save(step):
                     self._save()
-                if must_stop and self.done < config.updates:
+                if step.must_stop and self.done < config.updates:
                     distributed.barrier()  # the checkpoint is whole before any process ends
                     raise Interrupted(
                         f"Stopped after update {self.done:,} of {config.updates:,}; "
@@ -149,14 +151,20 @@ class _Run:
     def _is_due(self, every: int) -> bool:
         return self.done % every == 0 or self.done == self.config.updates
 
-    def _update(self, window: Window, iterator: Iterator[Batch], asked: Callable[[], bool]) -> bool:
+    def _must_save(self, step: Step) -> bool:
+        """Not behind a skipped update, when weights may have gone astray, but for the last."""
+        is_last = step.must_stop or self.done == self.config.updates
+        return is_last or (self._is_due(self.config.checkpoint_every) and not step.is_skipped)
+
+    def _update(self, window: Window, iterator: Iterator[Batch], asked: Callable[[], bool]) -> Step:
         batch = window.wait_for(iterator)
         step = self.stepper(batch, self.done, asked)
         self.done += 1
+        self.lately.append(step.is_skipped)
         if step.is_skipped:
             self._skip(batch, step)
         window.add(None if step.is_skipped else step.loss, step.parts)
-        return step.must_stop
+        return step
 
     def _skip(self, batch: Batch, step: Step) -> None:
         """Reports a skipped update with its tiles, and gives up after too many of them.
@@ -165,16 +173,15 @@ class _Run:
             InputError: it was one too many.
         """
         self.skipped += 1
-        self.skipped_lately += 1
         tiles = [tile for share in distributed.gather_objects(batch.tiles()) for tile in share]
         path = self.folder / "skipped.jsonl"
         with contextlib.closing(TrainingLog(path, keep_through=self.done - 1)) as report:
             report.append({"update": self.done, "loss": str(step.loss), "tiles": tiles})
-        if self.skipped_lately > self.config.most_skipped:
+        if sum(self.lately) > self.config.most_skipped:
             raise InputError(
-                f"The loss or the gradient was not finite in {self.skipped_lately} updates since "
-                f"the last checkpoint, last in update {self.done:,}; their tiles are in {path}. "
-                f"{_REMEDY} {self._last_good()}"
+                f"The loss or the gradient was not finite in {sum(self.lately)} of the last "
+                f"{len(self.lately)} updates, up to update {self.done:,}; their tiles are in "
+                f"{path}. {_REMEDY} {self._last_good()}"
             )
 
     def _log(self, window: Window, log: TrainingLog) -> None:
@@ -207,7 +214,6 @@ class _Run:
         }
         folder, keep = self.folder / "checkpoints", self.config.keep_checkpoints
         checkpoint = save_checkpoint(folder, self.done, state, keep)
-        self.skipped_lately = 0
         if distributed.is_main():
             self.observer.saved(self.done, checkpoint)
 
