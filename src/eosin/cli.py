@@ -19,7 +19,7 @@ from eosin.commands import (
     weights,
 )
 from eosin.commands._base import Command, listing
-from eosin.errors import InputError
+from eosin.errors import InputError, Interrupted, UsageError
 
 # In the order of work, which is that of the overview.
 _MODULES = (demo, tile, store, stain, views, bench_data, pretrain, evaluate, report, weights)
@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         outcome = COMMANDS[name].run(rest)
     except InputError as error:
-        print(f"eosin {name}: {error}", file=sys.stderr)
+        # Of processes that torchrun started and that stopped together, one tells why.
+        if os.environ.get("RANK", "0") == "0" or not isinstance(error, Interrupted | UsageError):
+            print(f"eosin {name}: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         # A full disk or a missing permission; what was written before is whole.

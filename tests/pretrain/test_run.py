@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,14 +18,19 @@ import torch
 from PIL import Image
 
 from eosin import plugins, recipes
+from eosin.engine import distributed
+from eosin.engine.step import Stepper
+from eosin.engine.trainable import Batch, Observer
 from eosin.errors import InputError, UsageError
 from eosin.images import stain
-from eosin.methods import barlow_twins, dino
+from eosin.methods import barlow_twins, dino, moco_v2, swav
 from eosin.methods._base import Plan
-from eosin.pretrain import run
-from eosin.pretrain.config import Config, default_config
-from eosin.pretrain.run import pretrain_encoder
+from eosin.pretrain.config import Config, preset_config
+from eosin.pretrain.record import provenance
+from eosin.pretrain.run import plan_pretraining, pretrain_encoder
+from eosin.provenance import plain
 from eosin.weights import export_encoder, load_encoder
+from tests.ranks import run_on_ranks
 
 SMALL = {
     "barlow_twins": Config(
@@ -36,6 +42,16 @@ SMALL = {
             global_px=32, local_px=16, local_crops=2, out_dim=32, hidden_dim=16, bottleneck_dim=8
         ),
         encoder="timm/test_vit",
+    ),
+    "moco_v2": Config(
+        method=moco_v2.Config(view_px=32, dim=8, queue=24, bn_splits=2),
+        encoder="timm/test_resnet",
+    ),
+    "swav": Config(
+        method=swav.Config(
+            global_px=32, local_px=16, local_crops=2, hidden_dim=16, dim=8, prototypes=12
+        ),
+        encoder="timm/test_resnet",
     ),
 }
 TIMINGS = {"tiles_per_s", "data_wait"}
@@ -50,6 +66,10 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "deep").mkdir(exist_ok=True)
         Image.fromarray(pixels).resize((48, 48)).save(folder / "deep" / f"{index}.png")
     return folder
+
+
+def test_every_method_is_covered() -> None:
+    assert sorted(SMALL) == plugins.names("methods")
 
 
 def config(method: str, tiles: Path, out: Path) -> Config:
@@ -151,11 +171,17 @@ def test_pretraining_goes_on_from_an_encoder(tiles: Path, tmp_path: Path) -> Non
     assert load_encoder(folder).weights_sha256() == first.weights_sha256()
 
 
+class NoObserver(Observer):
+    def __init__(self, *_: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def test_monitoring_leaves_no_trace(
     tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = pretrain_encoder(replace(config("dino", tiles, tmp_path / "a" / "run"), epochs=1))
-    monkeypatch.setattr("eosin.pretrain.run.CollapseMonitor", lambda *_: lambda *_: {})
+    monkeypatch.setattr("eosin.pretrain.run.RunObserver", NoObserver)
     alone = pretrain_encoder(replace(config("dino", tiles, tmp_path / "b" / "run"), epochs=1))
     contents = [(folder / "model.safetensors").read_bytes() for folder in (watched, alone)]
     assert contents[0] == contents[1]
@@ -253,8 +279,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(
 ) -> None:
     wild = replace(SMALL["barlow_twins"].method, lr_per_256=1e30)  # pyright: ignore[reportCallIssue]
     settings = replace(config("barlow_twins", tiles, tmp_path / "run"), method=wild)
-    with pytest.raises(InputError, match=r"not finite at update \d"):
-        pretrain_encoder(replace(settings, checkpoint_every=1))
+    with pytest.raises(InputError, match=r"not finite (at update|in 6 of the last) \d"):
+        pretrain_encoder(replace(settings, checkpoint_every=1, most_skipped=5))
     for checkpoint in (tmp_path / "run" / "checkpoints").glob("*.pt"):
         weights = torch.load(checkpoint, weights_only=True)["module"].values()
         assert all(w.isfinite().all() for w in weights)
@@ -283,22 +309,70 @@ def test_impossible_settings_are_refused(change: dict[str, object], message: str
         replace(SMALL["dino"], data=(Path("a"),), **change)  # pyright: ignore[reportArgumentType]
 
 
-def test_missing_data_and_several_processes_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--data is missing"):
         pretrain_encoder(replace(SMALL["dino"], out=tmp_path))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="one process"):
-        pretrain_encoder(replace(SMALL["dino"], data=(tmp_path,)))
+
+
+def pretrained_on_ranks(method: str, tiles: Path, out: Path, kill_at: int) -> str:
+    settings = replace(config(method, tiles, out), batch_size=8, epochs=2)
+    if kill_at and distributed.rank() == 1:
+        kill_after(kill_at)
+    return str(pretrain_encoder(settings))
+
+
+def kill_after(updates: int) -> None:
+    """Kills this process when it begins the update after so many."""
+    take = Stepper.__call__
+
+    def counted(self: Stepper, batch: Batch, update: int, *rest: object) -> object:
+        if update == updates:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return take(self, batch, update, *rest)  # pyright: ignore[reportArgumentType]
+
+    Stepper.__call__ = counted
+
+
+@pytest.mark.parametrize("method", sorted(SMALL))
+def test_killed_processes_resume_to_the_same_bits(method: str, tiles: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
+    folders = run_on_ranks(2, pretrained_on_ranks, tmp_path / "a", method, tiles, whole, 0)
+    assert folders == [str(whole / "encoder")] * 2
+    with pytest.raises(AssertionError):
+        run_on_ranks(2, pretrained_on_ranks, tmp_path / "b", method, tiles, killed, 4)
+    assert not (killed / "encoder").exists() and (killed / "checkpoints").is_dir()
+    run_on_ranks(2, pretrained_on_ranks, tmp_path / "c", method, tiles, killed, 0)
+    weights = [(out / "encoder" / "model.safetensors").read_bytes() for out in (whole, killed)]
+    assert weights[0] == weights[1] and log(whole) == log(killed)
+    # Another number of processes would have other BatchNorm statistics and random numbers.
+    with pytest.raises(InputError, match=r"the number of processes \(it was 2\)"):
+        pretrain_encoder(replace(config(method, tiles, whole), batch_size=8, epochs=2))
+
+
+def test_an_update_that_processes_and_micro_batches_cannot_share_is_refused(
+    tiles: Path, tmp_path: Path
+) -> None:
+    settings = replace(config("dino", tiles, tmp_path / "run"), micro_batch_size=3)
+    with pytest.raises(UsageError, match="--micro-batch-size 3 must divide the 4 tiles"):
+        pretrain_encoder(settings)
+    barlow = replace(config("barlow_twins", tiles, tmp_path / "run"), micro_batch_size=2)
+    with pytest.raises(UsageError, match="cannot accumulate gradients over 2 micro-batches"):
+        pretrain_encoder(barlow)
+
+
+def test_a_plan_writes_nothing(tiles: Path, tmp_path: Path) -> None:
+    text = plan_pretraining(replace(config("dino", tiles, tmp_path / "run"), plan=True))
+    assert "15 updates of 4 tiles" in text and "learning rate: " in text
+    assert re.search(r"measured: \S+ tiles/s, .* updates left; memory of the process", text)
+    assert not (tmp_path / "run").exists()
 
 
 def test_urls_of_data_stay_whole_and_lose_what_is_private_in_an_export() -> None:
     url = "s3://bucket/cohort/tiles?signature=secret"
     settings = replace(SMALL["dino"], data=(url, Path("/data/cohort")))
-    assert run.plain(settings)["data"] == [url, "/data/cohort"]
-    provenance = run._provenance(settings, Plan(batch_size=4, updates=2, updates_per_epoch=2), [])
-    assert provenance["config"]["data"] == ["tiles", "cohort"]
+    assert plain(settings)["data"] == [url, "/data/cohort"]
+    plan = Plan(batch_size=4, updates=2, updates_per_epoch=2)
+    assert provenance(settings, plan, [], 8, 1)["config"]["data"] == ["tiles", "cohort"]
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -309,7 +383,10 @@ def test_recipes_are_complete_and_described(name: str) -> None:
 
 
 def test_a_method_is_a_recipe_with_its_official_settings() -> None:
-    recipe = default_config("dino")
+    recipe = preset_config("dino")
     assert recipe.method == dino.Config() and recipe.encoder == "vit_small_patch16"
+    assert recipes.load("swav/vissl").method == swav.PRESETS["vissl"]
+    with pytest.raises(UsageError, match="dino has no preset 'best'; it has official, vissl"):
+        preset_config("dino/best")
     with pytest.raises(UsageError, match=r"'mae'.*barlow_twins"):
         recipes.load("mae")

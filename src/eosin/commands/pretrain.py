@@ -6,11 +6,14 @@ from eosin.commands._base import Command, Outcome
 def _run(words: list[str]) -> Outcome:
     from eosin import recipes
     from eosin.pretrain.config import Config
-    from eosin.pretrain.run import pretrain_encoder
+    from eosin.pretrain.run import plan_pretraining, pretrain_encoder
 
     if not words or words[0].startswith("-"):
         return Outcome(_recipes(), exit_code=0 if words[:1] in (["-h"], ["--help"]) else 2)
     config = COMMAND.parse(Config, words[1:], default=recipes.load(words[0]))
+    if config.plan:
+        text = plan_pretraining(config)
+        return Outcome(text, facts={"plan": text.splitlines()})
     folder = pretrain_encoder(config)
     return Outcome(
         text=f"The encoder is in {folder}.\n"

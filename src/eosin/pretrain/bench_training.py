@@ -3,16 +3,16 @@
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from eosin.engine.loop import LoopConfig, train
 from eosin.engine.optimizers import build_optimizer
+from eosin.engine.trainable import Batch
 from eosin.methods._base import Plan
 from eosin.pretrain.config import Config as PretrainConfig
 from eosin.pretrain.run import build_method
@@ -69,14 +69,15 @@ def measure_training(pretrain: PretrainConfig, batch_size: int, device: torch.de
         for side in method.views().sizes
     ]
 
-    def same(_: int) -> Iterator[Sequence[Tensor]]:
-        return itertools.repeat(views)
+    def same(_: int) -> Iterator[Batch]:
+        return itertools.repeat(Batch(micro=[views]))
 
     loop = LoopConfig(
         updates=_UPDATES,
         tiles_per_update=batch_size,
         precision=pretrain.precision,
         checkpoint_every=_UPDATES,
+        measure_every=_UPDATES,
         log_every=_UPDATES_PER_LINE,
         title="training on noise",
     )

@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 from eosin import plugins
 from eosin.engine.precision import Precision
@@ -29,7 +30,9 @@ class Config:
     init: str = ""
     """Encoder to continue from instead: a released name or a folder."""
     batch_size: int = 256
-    """Tiles per update."""
+    """Tiles per update, over all processes."""
+    micro_batch_size: int | None = None
+    """Tiles that a process passes through the network at once, to save memory; all if not given."""
     epochs: float = 100.0
     """How often every tile is seen."""
     tiles_seen: int | None = None
@@ -41,17 +44,50 @@ class Config:
     threads: int = 0
     """Threads of the training process on a CPU; 0 leaves PyTorch's choice."""
     precision: Precision = "auto"
-    """Number format: bf16 where the hardware has it, or fp32."""
+    """Number format: bf16 where the hardware has it and fp32 elsewhere, if auto."""
+    compile: bool = False
+    """Compiles the encoder with torch.compile, which takes a minute or two at the start."""
     checkpoint_every: int = 200
     """Updates between checkpoints."""
+    keep_checkpoints: int = 2
+    """Checkpoints that are kept, beside the best."""
     log_every: int = 20
     """Updates between lines of the log."""
+    most_skipped: int = 10
+    """Updates of 100 in a row that may be skipped, since their loss was not finite."""
+    monitor_every: int | None = None
+    """Updates between looks at the embeddings; as --checkpoint-every if not given."""
+    monitor_on: Path | None = None
+    """Folder of a labelled data set, for a kNN and a linear score on the way."""
+    monitor_groups: Path | None = None
+    """CSV with the patient, slide or source image of each of its files, as for eosin evaluate."""
+    monitor_images: int = 2000
+    """Images of it that are used at most, of either part."""
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Where metrics go beside log.jsonl."""
+    plan: bool = False
+    """Prints the plan with a measured warm-up, and writes nothing."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
             raise UsageError(f"--batch-size is {self.batch_size}; it must be at least 2.")
         if self.workers is not None and self.workers < 0:
             raise UsageError(f"--workers is {self.workers}; it must be 0 or more.")
+        if self.micro_batch_size is not None and self.micro_batch_size < 2:
+            raise UsageError(
+                f"--micro-batch-size is {self.micro_batch_size}; it must be at least 2."
+            )
+        for name in ("checkpoint_every", "keep_checkpoints", "log_every", "monitor_every"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+        measured = self.monitor_every or self.checkpoint_every
+        if self.monitor_on is not None and measured % self.checkpoint_every:
+            raise UsageError(
+                f"--monitor-every {measured} must be a multiple of --checkpoint-every "
+                f"{self.checkpoint_every} with --monitor-on, so that the best can be kept."
+            )
+        if self.monitor_images < 2:
+            raise UsageError(f"--monitor-images is {self.monitor_images}; it must be at least 2.")
         if self.epochs <= 0 or (self.tiles_seen is not None and self.tiles_seen <= 0):
             raise UsageError("--epochs and --tiles-seen must be above 0.")
         if self.data_weights and len(self.data_weights) != len(self.data):
@@ -78,7 +114,16 @@ class Config:
         return self.method_module.views(self.method)
 
 
-def default_config(method: str) -> Config:
-    """The settings of a method's own plug-in, by the method's name."""
+def preset_config(name: str) -> Config:
+    """The settings of a method's preset, by the names of both: `dino/vissl`; `dino` is official.
+
+    Raises:
+        UsageError: there is no such method or preset.
+    """
+    method, _, preset = name.partition("/")
     module = plugins.load("methods", method)
-    return Config(method=module.Config(), encoder=module.ENCODER, out=Path("runs") / method)
+    presets = getattr(module, "PRESETS", {"official": module.Config()})
+    if (preset or "official") not in presets:
+        raise UsageError(f"{method} has no preset {preset!r}; it has {', '.join(presets)}.")
+    out = Path("runs") / name.replace("/", "_")
+    return Config(method=presets[preset or "official"], encoder=module.ENCODER, out=out)
