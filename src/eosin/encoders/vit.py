@@ -101,7 +101,7 @@ def resize_pos_embed(pos_embed: Tensor, height: int, width: int) -> Tensor:
         return pos_embed
     grid = pos_embed[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(
-        grid.float(),
+        grid.to(torch.promote_types(grid.dtype, torch.float32)),
         scale_factor=((height + 0.1) / side, (width + 0.1) / side),
         mode="bicubic",
     ).to(pos_embed.dtype)

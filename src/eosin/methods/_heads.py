@@ -23,6 +23,10 @@ def barlow_projector(in_dim: int, widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(in_dim, widths[-1], bias=False))
 
 
+MIN_LENGTH = 1e-12
+"""The length that a shorter vector is divided by when it is normalised."""
+
+
 class WeightNormLinear(nn.Module):
     """A linear layer without bias whose rows are directions `weight_v` times lengths `weight_g`.
 
@@ -40,8 +44,10 @@ class WeightNormLinear(nn.Module):
         self.weight_g = nn.Parameter(torch.ones(out_features, 1), requires_grad=is_length_trained)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps [B, in_features] to [B, out_features]."""
-        return F.linear(x, F.normalize(self.weight_v, dim=1) * self.weight_g)
+        """Maps [B, in_features] to [B, out_features]; the rows are scaled as the outputs are."""
+        norms = torch.linalg.vector_norm(self.weight_v, dim=1, keepdim=True)
+        factors = self.weight_g / norms.clamp_min(MIN_LENGTH)
+        return F.linear(x, self.weight_v) * factors.T
 
 
 class DINOHead(nn.Module):
@@ -81,6 +87,10 @@ class DINOHead(nn.Module):
             bottleneck_dim, out_dim, is_length_trained=not norm_last_layer
         )
 
+    def bottleneck(self, embeddings: Tensor) -> Tensor:
+        """Maps embeddings [B, D] to what the last layer takes, L2-normalised."""
+        return F.normalize(self.mlp(embeddings), dim=-1, eps=MIN_LENGTH)
+
     def forward(self, embeddings: Tensor) -> Tensor:
         """Maps embeddings [B, D] to logits [B, K]."""
-        return self.last_layer(F.normalize(self.mlp(embeddings), dim=-1))
+        return self.last_layer(self.bottleneck(embeddings))

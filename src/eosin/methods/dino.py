@@ -1,6 +1,7 @@
 """DINO: a student matches the sharpened, centred output of a teacher that is its own average.
 
-Caron et al. 2021, arXiv 2104.14294; constants from main_dino.py of the official code at 7c446df.
+Caron et al. 2021, arXiv 2104.14294; constants from main_dino.py of the official code at 7c446df,
+and from VISSL at 09270ed, configs/config/pretrain/dino/dino_16gpus_deits16.yaml.
 """
 
 import math
@@ -10,24 +11,20 @@ from itertools import groupby
 from typing import Any, Literal
 
 import torch
-from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
 from eosin.encoders import Encoder
 from eosin.encoders.vit import is_vit
-from eosin.engine.schedules import (
-    Schedule,
-    constant,
-    cosine,
-    linear_then_constant,
-    warmup_cosine,
-)
+from eosin.engine import batch_norm, distributed
+from eosin.engine.schedules import Schedule, constant, cosine
 from eosin.errors import UsageError
 from eosin.images import presets
 from eosin.images.views import Views
-from eosin.methods._base import Loss, Method, MethodConfig, Plan
+from eosin.methods import _dino_networks, _dino_schedules
+from eosin.methods._base import Loss, Method, MethodConfig, Plan, refuse_accumulation
 from eosin.methods._heads import DINOHead
 from eosin.methods._momentum import ema_update
+from eosin.methods._self_distillation import self_distillation_loss
 
 ENCODER = "vit_small_patch16"
 """The encoder of the official script."""
@@ -49,7 +46,7 @@ class Config(MethodConfig):
     local_px: int = 96
     """Side of the local crops."""
     crops: Literal["patch16", "patch8"] = "patch16"
-    """Whose crops: VISSL has fewer and smaller ones for patches of 8 px."""
+    """Whose crops: VISSL has fewer and other ones for patches of 8 px (dino_64gpus_deits8.yaml)."""
     local_crops: int | None = None
     """Number of local crops, instead of the preset's."""
     global_scale: tuple[float, float] | None = None
@@ -69,9 +66,10 @@ class Config(MethodConfig):
     warmup_teacher_temp: float = 0.04
     """Teacher's temperature at the start."""
     teacher_temp: float = 0.04
-    """Teacher's temperature after its warm-up; the README's longer runs use 0.07."""
+    """Teacher's temperature after its warm-up; the README's longer runs use 0.07 (line 188)."""
     teacher_temp_warmup: float = 0.3
-    """Share of the run in which the teacher's temperature changes: 30 of 100 epochs."""
+    """Share of the run in which the teacher's temperature changes: 30 of 100 epochs, as the help
+    says; the script's default is 0 (lines 74-75), which is the same for equal temperatures."""
     teacher_temp_per: Literal["epoch", "update"] = "epoch"
     """Whether the temperature changes once an epoch, as in the official code, or at each update."""
     center_momentum: float = 0.9
@@ -81,9 +79,14 @@ class Config(MethodConfig):
     lr_per_256: float = 0.0005
     """Learning rate for a batch of 256; scaled linearly."""
     min_lr: float = 1e-6
-    """Learning rate at the end."""
+    """Learning rate at the end, for any batch."""
     warmup: float = 0.1
     """Share of the run in which the learning rate warms up: 10 of 100 epochs."""
+    warmup_lr: float = 0.0
+    """Learning rate at the start, for any batch."""
+    schedules: Literal["official", "vissl"] = "official"
+    """How learning rate and weight decay run: `official`, at each update, through the peak to a
+    cosine over the rest; `vissl`, once an epoch, up to a cosine over the whole run."""
     weight_decay: float = 0.04
     """Weight decay at the start; biases and 1-D parameters have none."""
     weight_decay_end: float = 0.4
@@ -92,16 +95,46 @@ class Config(MethodConfig):
     """Greatest norm of the gradient of each parameter tensor; 0 for none."""
     freeze_last_layer: float = 0.01
     """Share of the run in which the last layer is not trained: 1 of 100 epochs."""
+    bn_ranks: int = 0
+    """Processes that share the statistics of an encoder's BatchNorm; 0 for all, 1 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("warmup", "teacher_temp_warmup", "freeze_last_layer"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(
-                    f"--method.{name} is {getattr(self, name)}; it is a share of the run, 0 to 1."
+                    f"--method.{name.replace('_', '-')} is {getattr(self, name)}; it is a share of "
+                    "the run, 0 to 1."
                 )
         if self.out_dim < 2:
             raise UsageError(f"--method.out-dim is {self.out_dim}; it must be at least 2.")
+        if self.bn_ranks < 0:
+            raise UsageError(f"--method.bn-ranks is {self.bn_ranks}; it is 0 for all, or more.")
+
+
+PRESETS: dict[str, Config] = {
+    "official": Config(),
+    # The lines are those of dino_16gpus_deits16.yaml, but for the last.
+    "vissl": Config(
+        views="vissl",  # 21-36
+        norm_last_layer=False,  # 70
+        teacher_temp=0.07,  # 84-86
+        teacher_temp_warmup=0.1,  # 37,530 of the 375,300 updates of 300 epochs
+        teacher_temp_per="update",
+        lr_per_256=0.0005,  # 100-105: 0.002, set by hand for a batch of 1,024
+        min_lr=1e-5,
+        warmup=0.0333,  # 108
+        warmup_lr=1e-5,
+        schedules="vissl",  # 106-107 and 113
+        freeze_last_layer=1 / 300,  # 73-76: 1,251 updates, an epoch
+        clip_grad=0.0,  # none: defaults.yaml 644-645
+    ),
+    "pathology": Config(views="pathology"),
+}
+"""Settings by name. `vissl` is for 300 epochs of ViT-S; with patches of 8 px it has `crops` of
+`patch8`, no mixed precision, and all else the same (dino_64gpus_deits8.yaml). Its groups of decayed
+parameters, by the word "norm" in their names (param_groups/dino.py line 39), are those of the
+official code for such a network. `pathology` is the official training with our views."""
 
 
 def views(config: Config) -> Views:
@@ -126,7 +159,11 @@ def build(config: Config, encoder: Encoder, plan: Plan) -> "DINO":
 
 
 class DINO(Method):
-    """DINO around an encoder: student, teacher, their heads and the centre."""
+    """DINO around an encoder: student, teacher, their heads and the centre.
+
+    An encoder with BatchNorm is trained with statistics over all processes, as main_dino.py lines
+    195-202 have it, and cannot accumulate gradients; one without can, and gets the same update.
+    """
 
     center: Tensor
 
@@ -134,17 +171,37 @@ class DINO(Method):
         super().__init__()
         self.config: Config = config
         self.plan = plan
+        if _dino_networks.has_batch_norm(encoder):
+            refuse_accumulation(plan, "DINO with BatchNorm")
+            batch_norm.synchronise(encoder, config.bn_ranks)
         self.student = encoder
-        self.student_head = _build_head(config, encoder.embed_dim)
-        self.teacher = without_drop_path(encoder.copied()).requires_grad_(False)
-        self.teacher_head = _build_head(config, encoder.embed_dim).requires_grad_(False)
+        self.student_head = self._build_head()
+        self.teacher = _dino_networks.without_drop_path(encoder.copied()).requires_grad_(False)
+        self.teacher_head = self._build_head().requires_grad_(False)
         self.teacher_head.load_state_dict(self.student_head.state_dict())
         self.register_buffer("center", torch.zeros(1, config.out_dim))
-        # What the teacher gave since the last update, over all micro-batches.
+        # Sum and number of the teacher's outputs in this update, over all micro-batches.
         self._logit_sum: Tensor | None = None
         self._logit_count = 0
         self._teacher_momentum = cosine(config.teacher_momentum, 1.0, plan.updates)
-        self._teacher_temp = _teacher_temp(config, plan)
+        self._teacher_temp = _dino_schedules.teacher_temp(
+            config.warmup_teacher_temp,
+            config.teacher_temp,
+            warmup=config.teacher_temp_warmup,
+            per=config.teacher_temp_per,
+            plan=plan,
+        )
+
+    def _build_head(self) -> DINOHead:
+        config = self.config
+        return DINOHead(
+            self.student.embed_dim,
+            config.out_dim,
+            hidden_dim=config.hidden_dim,
+            bottleneck_dim=config.bottleneck_dim,
+            layers=3,
+            norm_last_layer=config.norm_last_layer,
+        )
 
     def views(self) -> Views:
         """The views of the settings."""
@@ -152,80 +209,86 @@ class DINO(Method):
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The student's parameters; biases and 1-D ones are not decayed (utils.py 632-643)."""
-        named = [
-            (name, parameter)
-            for module in (self.student, self.student_head)
-            for name, parameter in module.named_parameters()
-            if parameter.requires_grad
-        ]
-        free = [p for name, p in named if name.endswith(".bias") or p.ndim == 1]
-        decayed = [p for name, p in named if not (name.endswith(".bias") or p.ndim == 1)]
-        return [{"name": "decayed", "params": decayed}, {"name": "free", "params": free}]
+        groups: dict[str, list[nn.Parameter]] = {"decayed": [], "free": []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                is_free = name.endswith(".bias") or parameter.ndim == 1
+                groups["free" if is_free else "decayed"].append(parameter)
+        return [{"name": name, "params": params} for name, params in groups.items()]
 
     def schedules(self) -> Mapping[str, Mapping[str, Schedule]]:
-        """Learning rate and weight decay at each update (main_dino.py lines 238-250)."""
-        config, updates = self.config, self.plan.updates
-        lr = warmup_cosine(
-            config.lr_per_256 * self.plan.batch_size / 256,
-            config.min_lr,
-            updates,
-            round(config.warmup * updates),
-            through_peak=True,
+        """Learning rate and weight decay at each update."""
+        config, plan = self.config, self.plan
+        lr = _dino_schedules.learning_rate(
+            config.schedules,
+            start=config.warmup_lr,
+            peak=config.lr_per_256 * plan.batch_size / 256,
+            end=config.min_lr,
+            warmup=config.warmup,
+            plan=plan,
         )
-        decay = cosine(config.weight_decay, config.weight_decay_end, updates)
+        decay = _dino_schedules.weight_decay(
+            config.schedules, config.weight_decay, config.weight_decay_end, plan
+        )
         return {
             "decayed": {"lr": lr, "weight_decay": decay},
             "free": {"lr": lr, "weight_decay": constant(0.0)},
         }
 
-    def forward(self, views: Sequence[Tensor], update: int) -> Loss:
+    def before_forward(self, batch: Sequence[Sequence[Tensor]], update: int) -> None:
+        """Forgets what the teacher gave in an update that was not finished."""
+        self._logit_sum, self._logit_count = None, 0
+
+    def forward(self, views: Sequence[Tensor], update: int, micro: int = 0) -> Loss:
         """The loss of normalised crops: two [B, 3, S, S], then the local ones.
 
         Crops of one size pass the encoder together, and all embeddings the head at once.
         """
         with torch.no_grad():
-            teacher = self.teacher_head(self.teacher.embed(torch.cat(list(views[:2])))).float()
+            teacher = self.teacher_head(self.teacher.embed(torch.cat(list(views[:2]))))
+            self._remember(teacher)
         by_size = groupby(views, key=lambda view: view.shape[-1])
         embeddings = [self.student.embed(torch.cat(list(group))) for _, group in by_size]
-        student = self.student_head(torch.cat(embeddings)).float()
-        self._remember(teacher)
-        return dino_loss(
-            student.chunk(len(views)),
-            teacher.chunk(2),
+        return self_distillation_loss(
+            self.student_head.bottleneck(torch.cat(embeddings)),
+            self.student_head.last_layer,
+            teacher,
             self.center,
             student_temp=self.config.student_temp,
             teacher_temp=self._teacher_temp(update),
         )
 
     def _remember(self, teacher_logits: Tensor) -> None:
-        total = teacher_logits.sum(0, keepdim=True)
+        wide = torch.promote_types(teacher_logits.dtype, torch.float32)
+        total = teacher_logits.sum(0, keepdim=True, dtype=wide)
         self._logit_sum = total if self._logit_sum is None else self._logit_sum + total
         self._logit_count += len(teacher_logits)
 
     def on_gradients(self, update: int) -> None:
         """Clips each tensor's gradient by its own norm, then holds the last layer still.
 
-        utils.py lines 132-149.
+        In this order, as main_dino.py lines 331-334 (utils.py lines 132-149).
         """
         if self.config.clip_grad > 0:
             parameters = [*self.student.parameters(), *self.student_head.parameters()]
-            clip_each(parameters, self.config.clip_grad)
+            _dino_networks.clip_each(parameters, self.config.clip_grad)
         if update < round(self.config.freeze_last_layer * self.plan.updates):
             for parameter in self.student_head.last_layer.parameters():
                 parameter.grad = None
 
+    @torch.no_grad()
     def after_update(self, update: int) -> None:
         """Moves the teacher towards the student, and the centre to the teacher's mean output.
 
-        main_dino.py lines 346-350 and 406-416.
+        main_dino.py lines 346-350 and 406-416: the mean is that of all processes.
         """
         momentum = self._teacher_momentum(update)
         ema_update(self.teacher, self.student, momentum)
         ema_update(self.teacher_head, self.student_head, momentum)
         if self._logit_sum is not None:
-            mean = self._logit_sum / self._logit_count
-            self.center.mul_(self.config.center_momentum)
-            self.center.add_(mean, alpha=1 - self.config.center_momentum)
+            count = self._logit_sum.new_full((1, 1), self._logit_count)
+            total = distributed.all_reduce(torch.cat([self._logit_sum, count], 1))
+            self.center.lerp_(total[:, :-1] / total[:, -1:], 1 - self.config.center_momentum)
             self._logit_sum, self._logit_count = None, 0
 
     def export_encoder(self) -> Encoder:
@@ -235,77 +298,3 @@ class DINO(Method):
     def chance_loss(self) -> float:
         """The logarithm of K: every output has the same probability."""
         return math.log(self.config.out_dim)
-
-
-def _build_head(config: Config, embed_dim: int) -> DINOHead:
-    return DINOHead(
-        embed_dim,
-        config.out_dim,
-        hidden_dim=config.hidden_dim,
-        bottleneck_dim=config.bottleneck_dim,
-        layers=3,
-        norm_last_layer=config.norm_last_layer,
-    )
-
-
-def _teacher_temp(config: Config, plan: Plan) -> Schedule:
-    if config.teacher_temp_per == "update":
-        warmup = round(config.teacher_temp_warmup * plan.updates)
-        return linear_then_constant(config.warmup_teacher_temp, config.teacher_temp, warmup)
-    epochs = math.ceil(plan.updates / plan.updates_per_epoch)
-    warmup = round(config.teacher_temp_warmup * epochs)
-    by_epoch = linear_then_constant(config.warmup_teacher_temp, config.teacher_temp, warmup)
-    return lambda update: by_epoch(update // plan.updates_per_epoch)
-
-
-def dino_loss(
-    student: Sequence[Tensor],
-    teacher: Sequence[Tensor],
-    center: Tensor,
-    *,
-    student_temp: float,
-    teacher_temp: float,
-) -> Loss:
-    """Computes equation 3: cross-entropies of all pairs of different views, in float32.
-
-    Args:
-        student: logits [B, K] of each crop, the global ones first.
-        teacher: logits [B, K] of the two global crops, in the same order.
-        center: [1, K], subtracted from the teacher's logits.
-        student_temp: temperature of the student.
-        teacher_temp: temperature of the teacher.
-
-    Returns:
-        The mean over the pairs and the batch, with the teacher's entropy and the divergence of
-        the student as parts: entropy at ln K or divergence at 0 is a collapse.
-    """
-    with torch.autocast(center.device.type, enabled=False):
-        targets = [((t.float() - center) / teacher_temp).softmax(-1) for t in teacher]
-        log_probs = [(s.float() / student_temp).log_softmax(-1) for s in student]
-        terms = [
-            -(targets[t] * log_probs[s]).sum(-1).mean()
-            for t in range(len(teacher))
-            for s in range(len(student))
-            if t != s
-        ]
-        total = torch.stack(terms).mean()
-        with torch.no_grad():
-            entropy = torch.stack([torch.special.entr(t).sum(-1).mean() for t in targets]).mean()
-    parts = {"teacher_entropy": entropy, "divergence": total.detach() - entropy}
-    return Loss(total=total, parts=parts)
-
-
-def clip_each(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
-    """Scales down each gradient whose own norm is over `max_norm`; the norms are not joined."""
-    for parameter in parameters:
-        if parameter.grad is not None:
-            factor = max_norm / (parameter.grad.norm(2) + 1e-6)
-            parameter.grad.mul_(factor.clamp(max=1.0))
-
-
-def without_drop_path(encoder: Encoder) -> Encoder:
-    """Switches stochastic depth off, in place (main_dino.py lines 162-166)."""
-    for module in encoder.modules():
-        if isinstance(module, DropPath):
-            module.drop_prob = 0.0
-    return encoder
