@@ -1,1 +1,6 @@
-"""Benchmarks: one file for each speed claim, run as `python -m bench.NAME --json`."""
+"""Benchmarks: each file compares one thing with a peer; `make bench` runs all of them."""
+
+import os
+
+# As the `eosin` command does, for both sides: threads that wait would otherwise spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

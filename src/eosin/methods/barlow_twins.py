@@ -1,6 +1,7 @@
 """Barlow Twins: two views' embeddings agree, and their dimensions do not repeat one another.
 
-Zbontar et al. 2021, arXiv 2103.03230; constants from main.py of the official code at 8e8d284.
+Zbontar et al. 2021, arXiv 2103.03230; constants from main.py of the official code at 8e8d284, and
+from VISSL at 09270ed2, whose settings are in barlow_twins_4node_resnet.yaml.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,15 +13,15 @@ from torch import Tensor, nn
 
 from eosin.encoders import Encoder
 from eosin.encoders.resnet import is_resnet
-from eosin.engine.schedules import Schedule, warmup_cosine
+from eosin.engine.batch_norm import synchronise
+from eosin.engine.distributed import world_size
+from eosin.engine.schedules import Schedule, constant, cosine, warmup_cosine
 from eosin.errors import UsageError
 from eosin.images import presets
 from eosin.images.views import Views
-from eosin.methods._base import Loss, Method, MethodConfig, Plan
+from eosin.methods._base import Loss, Method, MethodConfig, Plan, refuse_accumulation
+from eosin.methods._cross_correlation import barlow_twins_loss
 from eosin.methods._heads import barlow_projector
-
-_EPSILON = 1e-5  # of BatchNorm
-_BLOCK_COLUMNS = 1024
 
 ENCODER = "resnet50"
 """The encoder of the paper."""
@@ -42,26 +43,112 @@ class Config(MethodConfig):
     scale: tuple[float, float] | None = None
     """Share of the tile's area that a view covers, least and most, instead of the preset's."""
     projector: tuple[int, ...] = (8192, 8192, 8192)
-    """Widths of the projector's layers."""
+    """Widths of the projector's layers (main.py line 41)."""
     lambd: float = 0.0051
-    """Weight of the redundancy term (off-diagonal)."""
+    """Weight of the redundancy term, off-diagonal (main.py line 39)."""
+    loss_scale: float = 1.0
+    """Factor of the loss; VISSL has 0.024 (line 76) and one learning rate for all parameters."""
     lr_per_256: float = 0.2
-    """Learning rate of weights for a batch of 256; scaled linearly."""
+    """Learning rate of weights for a batch of 256; scaled linearly (main.py lines 33 and 158)."""
     lr_biases_per_256: float = 0.0048
-    """Learning rate of biases and BatchNorm for a batch of 256, used by LARS."""
+    """Learning rate of biases and BatchNorm for a batch of 256, used by LARS (main.py line 35)."""
+    reference_world_size: int = 32
+    """Processes of the published run, whose gradient is the true one divided by their number.
+
+    The published settings hold for that gradient. With LARS, ours, the true one, therefore has the
+    learning rate of biases and BatchNorm divided by this number, and the weight decay that LARS
+    adds to the gradient of weights multiplied with it: the updates are those of the published run.
+    The paper has 32 GPUs (section 2.2), and so has VISSL; the README of the official code names 16
+    for the same command. 1 takes the settings as they are.
+    """
     final_lr: float = 0.001
-    """Share of the learning rate that is left at the end."""
+    """Share of the learning rate that is left at the end (main.py line 165); VISSL has 0.01."""
     warmup: float = 0.01
-    """Share of the run that warms up: 10 of 1,000 epochs."""
+    """Share of the run that warms up: 10 of 1,000 epochs (main.py lines 29 and 157)."""
+    warmup_from: float = 0.0
+    """Share of the learning rate at the first update; VISSL has that of one node's batch, 0.25."""
+    cosine_from_start: bool = False
+    """Whether the cosine counts from the first update, as in VISSL (line 101), or the warm-up."""
     weight_decay: float = 1e-6
-    """Weight decay; biases and BatchNorm have none."""
+    """Weight decay; biases and BatchNorm have none (main.py lines 37 and 100)."""
+    zero_init_last: bool = True
+    """Whether the last BatchNorm of a block starts at 0 (main.py line 191); VISSL: at 1."""
+    bn_ranks: int = 0
+    """Processes that share BatchNorm statistics; 0 for all, 1 for none. VISSL has 8 (line 68)."""
+    joint_views: bool = False
+    """Whether BatchNorm takes both views as one batch, as in VISSL, or one view at a time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.projector or min(self.projector) < 1:
             raise UsageError(f"--method.projector is {self.projector}; it needs positive widths.")
-        if not 0 <= self.warmup < 1:
-            raise UsageError(f"--method.warmup is {self.warmup}; it is a share of the run, 0 to 1.")
+        for name in ("warmup", "warmup_from"):
+            value, option = getattr(self, name), name.replace("_", "-")
+            if not 0 <= value < 1:
+                raise UsageError(f"--method.{option} is {value}; it is a share, 0 to below 1.")
+        if self.reference_world_size < 1:
+            raise UsageError(
+                f"--method.reference-world-size is {self.reference_world_size}; it is a number of "
+                "processes, 1 to take the settings as they are."
+            )
+        if self.bn_ranks < 0:
+            raise UsageError(
+                f"--method.bn-ranks is {self.bn_ranks}; it is a number of processes, 0 for all."
+            )
+        if self.loss_scale <= 0:
+            raise UsageError(f"--method.loss-scale is {self.loss_scale}; it must be above 0.")
+
+
+PRESETS = {
+    "official": Config(),
+    # barlow_twins_4node_resnet.yaml: SyncBN, lines 65-68, loss, 72-77, optimizer, 78-102. The
+    # warm-up starts where 0.2 per 256 puts the 512 tiles of one node, a quarter of 2048, and not at
+    # the 0.0 of line 95 (hydra_config.py lines 243-252). Both views are one batch to the network
+    # (simclr_collator.py lines 51-56) and to the loss. Residual blocks: defaults.yaml line 666.
+    # The gradient is divided by the 32 processes here too (barlow_twins_loss.py line 140).
+    "vissl": Config(
+        views="vissl",
+        loss_scale=0.024,
+        lr_biases_per_256=0.2,
+        final_lr=0.01,
+        warmup_from=0.25,
+        cosine_from_start=True,
+        zero_init_last=False,
+        bn_ranks=8,
+        joint_views=True,
+    ),
+    "pathology": Config(views="pathology"),
+}
+"""The official settings, VISSL's, and the official ones with views for tissue."""
+
+
+def lr_notes(config: Config, plan: Plan) -> list[str]:
+    """Says how the learning rates, and the weight decay, follow from the settings and the batch."""
+    batch, reference = f"{plan.batch_size}/256", _reference(config)
+    published = f"{reference} processes of the published run"
+    biases = _biases_per_256(config)
+    decay = f"{config.weight_decay:g}"
+    if reference > 1:
+        decay += f" x {published} = {config.weight_decay * reference:.6g}"
+    return [
+        f"weights: {config.lr_per_256:g} x {batch} = {_peak(config.lr_per_256, plan):.6g}, "
+        f"with a weight decay of {decay}",
+        f"biases and BatchNorm: {biases:g} x {batch}{f' / {published}' * (reference > 1)} = "
+        f"{_peak(biases, plan) / reference:.6g}",
+    ]
+
+
+def _peak(per_256: float, plan: Plan) -> float:
+    return per_256 * plan.batch_size / 256
+
+
+def _biases_per_256(config: Config) -> float:
+    return config.lr_biases_per_256 if config.optimizer == "lars" else config.lr_per_256
+
+
+def _reference(config: Config) -> int:
+    """Processes whose number divides the published gradient; to AdamW its size is the same."""
+    return config.reference_world_size if config.optimizer == "lars" else 1
 
 
 def views(config: Config) -> Views:
@@ -72,8 +159,25 @@ def views(config: Config) -> Views:
 
 
 def build(config: Config, encoder: Encoder, plan: Plan) -> "BarlowTwins":
-    """Builds the method around an encoder."""
-    return BarlowTwins(config, encoder, plan)
+    """Builds the method around an encoder.
+
+    Raises:
+        UsageError: micro-batches, or a number of processes that `bn_ranks` does not divide.
+    """
+    refuse_accumulation(plan, "Barlow Twins")
+    if not config.zero_init_last:
+        _start_at_one(encoder)
+    method = BarlowTwins(config, encoder, plan)
+    # As VISSL where there are fewer processes than a group has (model_helpers.py line 189).
+    synchronise(method, min(config.bn_ranks, world_size()))
+    return method
+
+
+def _start_at_one(encoder: nn.Module) -> None:
+    """Undoes `zero_init_last`; what was trained is no longer zero and stays as it is."""
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine and not module.weight.any():
+            nn.init.ones_(module.weight)
 
 
 class BarlowTwins(Method):
@@ -99,128 +203,46 @@ class BarlowTwins(Method):
         ]
 
     def schedules(self) -> Mapping[str, Mapping[str, Schedule]]:
-        """Warm-up and cosine for both learning rates (main.py lines 155-168)."""
-        config = self.config
-        biases = config.lr_biases_per_256 if config.optimizer == "lars" else config.lr_per_256
+        """Warm-up and cosine for both learning rates (main.py lines 155-168).
+
+        LARS gives weights the same update whatever factor the gradient has, as long as the weight
+        decay has it too; what it excludes feels the factor, see `Config.reference_world_size`.
+        """
+        config, reference = self.config, _reference(self.config)
+        biases = _biases_per_256(config) / reference
         return {
-            "weights": {"lr": self._lr(config.lr_per_256), "weight_decay": _same(config)},
+            "weights": {
+                "lr": self._lr(config.lr_per_256),
+                "weight_decay": constant(config.weight_decay * reference),
+            },
             "biases": {"lr": self._lr(biases)},
         }
 
     def _lr(self, per_256: float) -> Schedule:
-        peak = per_256 * self.plan.batch_size / 256
-        updates = self.plan.updates
-        return warmup_cosine(
-            peak,
-            peak * self.config.final_lr,
-            updates,
-            round(self.config.warmup * updates),
-            through_peak=False,
-        )
+        config, updates = self.config, self.plan.updates
+        peak = _peak(per_256, self.plan)
+        start, end = peak * config.warmup_from, peak * config.final_lr
+        warmup = round(config.warmup * updates)
+        schedule = warmup_cosine(peak, end, updates, warmup, start=start, through_peak=False)
+        if not config.cosine_from_start:
+            return schedule
+        whole = cosine(peak, end, updates)
+        return lambda update: schedule(update) if update < warmup else whole(update)
 
-    def forward(self, views: Sequence[Tensor], update: int) -> Loss:
-        """The loss of two normalised views [B, 3, S, S]; each passes the encoder on its own.
+    def forward(self, views: Sequence[Tensor], update: int, micro: int = 0) -> Loss:
+        """The loss of two normalised views [B, 3, S, S].
 
-        As in the paper, BatchNorm sees one view at a time.
+        As in the paper, each passes the encoder on its own and BatchNorm sees one view at a time,
+        unless the settings join them. The parts of the loss are without `loss_scale`.
         """
-        first, second = (self.projector(self.encoder.embed(view)) for view in views)
-        return barlow_twins_loss(first, second, self.config.lambd)
+        joint = self.config.joint_views
+        if joint:
+            first, second = self.projector(self.encoder.embed(torch.cat(list(views)))).chunk(2)
+        else:
+            first, second = (self.projector(self.encoder.embed(view)) for view in views)
+        loss = barlow_twins_loss(first, second, self.config.lambd, joint=joint)
+        return Loss(total=loss.total * self.config.loss_scale, parts=loss.parts)
 
     def export_encoder(self) -> Encoder:
         """The trained encoder."""
         return self.encoder
-
-
-def _same(config: Config) -> Schedule:
-    return lambda update: config.weight_decay
-
-
-def barlow_twins_loss(first: Tensor, second: Tensor, lambd: float) -> Loss:
-    """Computes equation 1 on the projections of two views, in float32.
-
-    C = A^T B / N, where A and B are the projections normalised over the batch (mean 0, biased
-    variance 1, epsilon 1e-5); the loss is sum_i (C_ii - 1)^2 + lambd sum_{i != j} C_ij^2. Where the
-    batch is smaller than the dimension, the D x D matrix is never formed.
-
-    Args:
-        first: projections [N, D].
-        second: projections [N, D] of the same tiles' other views.
-        lambd: weight of the off-diagonal terms.
-
-    Returns:
-        The loss with its parts `on_diagonal` and `off_diagonal` (before the weight).
-    """
-    with torch.autocast(first.device.type, enabled=False):
-        first, second = first.float(), second.float()
-        terms = _TermsByGram.apply if len(first) < first.shape[1] else _terms_directly
-        on_diagonal, off_diagonal = terms(first, second)
-    return Loss(
-        total=on_diagonal + lambd * off_diagonal,
-        parts={"on_diagonal": on_diagonal.detach(), "off_diagonal": off_diagonal.detach()},
-    )
-
-
-def _terms_directly(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    a, b = (
-        nn.functional.batch_norm(z, None, None, training=True, eps=_EPSILON)
-        for z in (first, second)
-    )
-    correlation = a.T @ b / len(a)
-    diagonal = correlation.diagonal()
-    return (diagonal - 1).square().sum(), correlation.square().sum() - diagonal.square().sum()
-
-
-class _TermsByGram(torch.autograd.Function):
-    """Both terms of the loss through N x N matrices, in blocks of columns.
-
-    The squared norm of C is the inner product of two Gram matrices, tr(A A^T B B^T) / N^2, with the
-    gradient 2 B B^T A / N^2 in A. Given the Gram matrices all else is a matter of single columns,
-    so nothing of the size of the projections is kept but their gradients.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        count, dim = first.shape
-        gram_a, gram_b = first.new_zeros(2, count, count)
-        diagonal = first.new_empty(dim)
-        for columns in _blocks(dim):
-            (a, _), (b, _) = _standardise(first[:, columns]), _standardise(second[:, columns])
-            gram_a.addmm_(a, a.T)
-            gram_b.addmm_(b, b.T)
-            diagonal[columns] = (a * b).mean(0)
-        ctx.save_for_backward(first, second, gram_a, gram_b, diagonal)
-        norm = (gram_a * gram_b).sum() / count**2
-        return (diagonal - 1).square().sum(), norm - diagonal.square().sum()
-
-    @staticmethod
-    def backward(ctx: Any, grad_on: Tensor, grad_off: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        first, second, gram_a, gram_b, diagonal = ctx.saved_tensors
-        count, dim = first.shape
-        by_diagonal = 2 * (grad_on * (diagonal - 1) - grad_off * diagonal) / count
-        factor = 2 * grad_off / count**2
-        gram_a, gram_b = gram_a * factor, gram_b * factor
-        grads = torch.empty_like(first), torch.empty_like(second)
-        for columns in _blocks(dim):
-            (a, scale_a), (b, scale_b) = (_standardise(z[:, columns]) for z in (first, second))
-            grad_a = torch.addmm(b * by_diagonal[columns], gram_b, a)
-            grad_b = torch.addmm(a * by_diagonal[columns], gram_a, b)
-            grads[0][:, columns] = _through_standardise(grad_a, a, scale_a)
-            grads[1][:, columns] = _through_standardise(grad_b, b, scale_b)
-        return grads
-
-
-def _blocks(dim: int) -> list[slice]:
-    return [slice(start, start + _BLOCK_COLUMNS) for start in range(0, dim, _BLOCK_COLUMNS)]
-
-
-def _standardise(z: Tensor) -> tuple[Tensor, Tensor]:
-    """BatchNorm without affine parameters, and the factor that each column was scaled by."""
-    centred = z - z.mean(0)
-    scale = (centred.square().mean(0) + _EPSILON).rsqrt()
-    return centred.mul_(scale), scale
-
-
-def _through_standardise(grad: Tensor, standardised: Tensor, scale: Tensor) -> Tensor:
-    """The gradient before `_standardise`, given the one behind it."""
-    along = (grad * standardised).mean(0)
-    return (grad - grad.mean(0)).sub_(standardised * along).mul_(scale)
