@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-all check format fresh bench bench-gpu docs clean
+.PHONY: demo test test-all check format fresh bench bench-learning bench-gpu docs clean
 
 demo: .venv/installed ## The whole line on synthetic slides; ends with the path of its report.
 	$(BIN)/eosin demo --out eosin-demo $(DEMO_ARGS)
@@ -29,9 +29,12 @@ fresh: ## The README's two commands in a new clone of the current commit, as a n
 	git clone --quiet . "$$folder/eosin"; cd "$$folder/eosin"; \
 	EOSIN_TEST_DATA="$${EOSIN_TEST_DATA:-$(abspath ../shared/data)}" $(MAKE) demo test
 
-bench: .venv/installed-bench ## Every benchmark of bench/ against its peer.
+bench: .venv/installed-bench ## Every benchmark of bench/ against its peer, but for the one below.
 	@for file in bench/[a-z]*.py; do name=$$(basename $$file .py); \
-	$(BIN)/python -m bench.$$name --json || exit 1; done
+	[ $$name = learning ] || $(BIN)/python -m bench.$$name --json || exit 1; done
+
+bench-learning: .venv/installed-bench ## Does it learn as much as lightly? Hours; goes on when stopped.
+	$(BIN)/python -m bench.learning --json
 
 bench-gpu: .venv/installed-bench ## The same on a GPU, for the benchmarks that have a --device.
 	@for file in $$(grep -l -- '--device' bench/[a-z]*.py); do name=$$(basename $$file .py); \

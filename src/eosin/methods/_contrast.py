@@ -13,8 +13,9 @@ from eosin.engine.precision import at_least_float32
 from eosin.methods._base import Loss
 
 # Logits of a block. A CPU's cache should hold them; a GPU needs a block that fills it.
-_BLOCK_LOGITS = {"cpu": 2**20}
+_BLOCK_LOGITS = {"cpu": 2**19}
 _BLOCK_LOGITS_ELSEWHERE = 2**24
+_WIDEST_LOGITS = 80.0  # exp(-80) is 2e-35, which float32 still has all digits of
 
 
 def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Loss:
@@ -41,34 +42,43 @@ def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -
 
 
 class _Streamed(torch.autograd.Function):
-    """Softmax over blocks of the queue with a running maximum.
+    """Softmax over blocks of the queue, [N, B] logits at a time.
 
     With weights w = softmax(logits) the gradient in a query is (sum_j w_j n_j - (1 - w_k) k) / t B.
-    The sums are gathered with the loss, so that the queue is read once.
+    The sums are gathered with the loss, so that the queue is read once. Exponentials are those of
+    the logits less a shift: 1 / t, which no logit of unit vectors is above or more than 2 / t
+    below, or the greatest logit so far where 2 / t is too much for a float.
     """
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, queries: Tensor, keys: Tensor, queue: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        scaled = queries / temperature
-        positive = (scaled * keys).sum(1, keepdim=True)
-        # As seen from the greatest logit so far: the sum of exponentials, and that of keys.
-        greatest, exp_sum, key_sum = positive, torch.ones_like(positive), keys.clone()
+        scaled = (queries / temperature).T.contiguous()
+        positive = (scaled * keys.T).sum(0)
+        is_moving = 2 / temperature > _WIDEST_LOGITS
+        shift = positive if is_moving else torch.full_like(positive, 1 / temperature)
+        exp_sum = (positive - shift).exp()
+        key_sum, nearest = keys.T * exp_sum, positive
         for block in queue.split(_block_rows(queries)):
-            weights = scaled @ block.T
-            before, greatest = greatest, torch.maximum(greatest, weights.amax(1, keepdim=True))
-            shrink = (before - greatest).exp_()
-            weights.sub_(greatest).exp_()
-            exp_sum.mul_(shrink).add_(weights.sum(1, keepdim=True))
+            weights = torch.addmm(-shift, block, scaled)
+            above = weights.amax(0)
+            nearest = torch.maximum(nearest, above + shift)
+            if is_moving:
+                above.clamp_(min=0)
+                shift, shrink = shift + above, (-above).exp()
+                weights.sub_(above)
+                exp_sum.mul_(shrink)
+                key_sum.mul_(shrink)
+            exp_sum.add_(weights.exp_().sum(0))
             if ctx.needs_input_grad[0]:
-                key_sum.mul_(shrink).addmm_(weights, block)
+                key_sum.addmm_(block.T, weights)
         if ctx.needs_input_grad[0]:
-            grad = (key_sum / exp_sum).sub_(keys).div_(temperature * len(queries))
+            grad = (key_sum / exp_sum).T.sub(keys).div_(temperature * len(queries))
             ctx.save_for_backward(grad)
-        loss = (greatest + exp_sum.log() - positive).mean()
+        loss = (shift + exp_sum.log() - positive).mean()
         similarity = positive.mean() * temperature
-        top1 = (positive == greatest).to(queries.dtype).mean()
+        top1 = (positive == nearest).to(queries.dtype).mean()
         ctx.mark_non_differentiable(similarity, top1)
         return loss, similarity, top1
 

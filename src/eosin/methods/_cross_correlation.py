@@ -15,7 +15,7 @@ from eosin.engine.precision import at_least_float32
 from eosin.methods._base import Loss
 
 _EPSILON = 1e-5  # of BatchNorm
-_BLOCK_COLUMNS = 256
+_BLOCK_COLUMNS = 512
 
 
 def barlow_twins_loss(first: Tensor, second: Tensor, lambd: float, *, joint: bool = False) -> Loss:
