@@ -14,6 +14,7 @@ from eosin import plugins
 from eosin.engine import distributed
 
 _PRELOADED = ["torch", "torch.distributed", "timm", "numpy", "eosin.encoders", "tests.ranks"]
+_PRELOADED += ["eosin.pretrain.run"]
 _PRELOADED += [f"eosin.methods.{name}" for name in plugins.names("methods")]
 
 

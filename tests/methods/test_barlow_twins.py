@@ -34,7 +34,9 @@ PROJECTORS = {"direct": (12, 6), "gram": (12, 24)}
 
 
 def small(config: Config, plan: Plan = PLAN) -> Method:
-    encoder = build_encoder("resnet10t", input_px=32, seed=0, **encoder_args("resnet10t"))
+    encoder = build_encoder(
+        "timm/test_resnet", input_px=32, seed=0, **encoder_args("timm/test_resnet")
+    )
     torch.manual_seed(0)
     return build(config, encoder, plan).double()
 
@@ -319,7 +321,7 @@ def test_the_projector_is_the_papers(reference: ModuleType) -> None:
             parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
         parameters[name] = parameter.detach().numpy()
     assert not any("bias" in name for name in parameters if name[0] in "036")
-    x = torch.randn(7, 512, generator=generator, dtype=torch.float64)
+    x = torch.randn(7, parameters["0.weight"].shape[1], generator=generator, dtype=torch.float64)
     expected = x.numpy()
     for linear, norm in (("0", "1"), ("3", "4")):
         normal = reference.standardise(expected @ parameters[f"{linear}.weight"].T)
