@@ -390,3 +390,10 @@ def test_a_method_is_a_recipe_with_its_official_settings() -> None:
         preset_config("dino/best")
     with pytest.raises(UsageError, match=r"'mae'.*barlow_twins"):
         recipes.load("mae")
+
+
+def test_moco_in_one_part_is_warned_of(tiles: Path, tmp_path: Path) -> None:
+    split = replace(config("moco_v2", tiles, tmp_path / "run"), epochs=0.2)
+    assert "warning" not in plan_pretraining(split)
+    whole = replace(split, method=replace(split.method, bn_splits=1))  # pyright: ignore[reportCallIssue]
+    assert "warning: BatchNorm sees all 4 tiles" in plan_pretraining(whole)

@@ -127,6 +127,17 @@ def build(config: Config, encoder: Encoder, plan: Plan) -> "MoCoV2":
     return MoCoV2(config, encoder, plan)
 
 
+def advice(config: Config, plan: Plan) -> list[str]:
+    """Warns of one BatchNorm over all tiles, through which a key would give its query away."""
+    parts = world_size() * plan.micro_batches * config.bn_splits
+    if parts > 1:
+        return []
+    return [
+        f"BatchNorm sees all {plan.batch_size} tiles of an update at once, and its statistics tell "
+        "which key belongs to a query: --method.bn-splits 8, or more processes, prevent it"
+    ]
+
+
 def projection_head(in_dim: int, dim: int) -> nn.Sequential:
     """An MLP without BatchNorm, hidden layer as wide as an embedding (builder.py lines 44-51)."""
     return nn.Sequential(nn.Linear(in_dim, in_dim), nn.ReLU(inplace=True), nn.Linear(in_dim, dim))

@@ -70,6 +70,7 @@ def describe(
         f"{' '.join(parts)} = {seen:,} tiles seen, each of {tiles:,} about "
         f"{seen / tiles:,.1f} times",
         *_learning_rates(config, plan),
+        *[f"warning: {each}" for each in _advice(config, plan)],
         f"run folder: {config.out}",
     ]
 
@@ -84,6 +85,12 @@ def _learning_rates(config: Config, plan: Plan) -> list[str]:
         for name, value in plain(config.method).items()
         if name == "lr_per_256"
     ]
+
+
+def _advice(config: Config, plan: Plan) -> list[str]:
+    """What the method has to say against its settings, given the plan."""
+    own = getattr(config.method_module, "advice", None)
+    return [] if own is None else own(config.method, plan)
 
 
 def describe_warm_up(
