@@ -31,13 +31,15 @@ def synchronise(module: nn.Module, ranks: int = 0) -> None:
 
     Args:
         module: the network.
-        ranks: how many neighbouring processes share statistics; 0 for all, 1 for none.
+        ranks: how many neighbouring processes share statistics; 0 for all, 1 for none. Where there
+            are fewer, all share them, as in VISSL (model_helpers.py line 189).
 
     Raises:
         UsageError: the number of processes is no multiple of `ranks`.
     """
     if not is_distributed() or ranks == 1:
         return
+    ranks = 0 if ranks >= world_size() else ranks
     _groups[ranks] = _make_group(ranks) if ranks else None
     for layer in _layers(module):
         _become(layer, _Synchronised)

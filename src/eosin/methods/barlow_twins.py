@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from eosin.encoders import Encoder
 from eosin.encoders.resnet import is_resnet
 from eosin.engine.batch_norm import synchronise
-from eosin.engine.distributed import world_size
 from eosin.engine.schedules import Schedule, constant, cosine, warmup_cosine
 from eosin.errors import UsageError
 from eosin.images import presets
@@ -168,8 +167,7 @@ def build(config: Config, encoder: Encoder, plan: Plan) -> "BarlowTwins":
     if not config.zero_init_last:
         _start_at_one(encoder)
     method = BarlowTwins(config, encoder, plan)
-    # As VISSL where there are fewer processes than a group has (model_helpers.py line 189).
-    synchronise(method, min(config.bn_ranks, world_size()))
+    synchronise(method, config.bn_ranks)
     return method
 
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from eosin.encoders import Encoder
 from eosin.encoders.resnet import is_resnet
 from eosin.engine import batch_norm
-from eosin.engine.distributed import world_size
 from eosin.engine.precision import at_least_float32
 from eosin.engine.schedules import Schedule, constant, cosine, warmup_cosine
 from eosin.errors import UsageError
@@ -167,8 +166,7 @@ class SwAV(Method):
         self.prototypes = nn.Linear(config.dim, config.prototypes, bias=False)
         self.queue = _build_queue(config, plan)
         self.frozen_updates = frozen_updates(config, plan)
-        is_group = config.bn_ranks < world_size()
-        batch_norm.synchronise(self, config.bn_ranks if is_group else 0)
+        batch_norm.synchronise(self, config.bn_ranks)
 
     def views(self) -> Views:
         """The views of the settings."""
