@@ -215,6 +215,17 @@ def test_the_queue_fills_from_its_start_and_is_used_when_full() -> None:
     assert fills == [0, 0, 0, 0.5, 1, 1]
 
 
+def test_a_skipped_update_adds_nothing_to_the_queue() -> None:
+    method = build(queue_length=2 * BATCH, queue_start=0.0)
+    assert method.queue is not None
+    optimizer = optimizer_of(method)
+    train(method, optimizer, range(1))
+    method(crops(1), 1)  # whose loss was not finite, say: `after_update` is not called
+    train(method, optimizer, range(2, 3))
+    assert float(method(crops(3), 3).parts["queue_fill"]) == 1
+    assert method.queue.tiles.norm(dim=2).min() > 0.99
+
+
 def test_the_queue_and_all_else_survive_a_checkpoint() -> None:
     settings = {"queue_length": 2 * BATCH, "queue_start": 0.0}
     method = build(**settings)

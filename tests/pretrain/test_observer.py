@@ -95,3 +95,15 @@ def test_scores_that_cannot_be_had_are_refused_before_anything_is_written(
     with pytest.raises(UsageError, match="--monitor-every 3 must be a multiple"):
         replace(base, monitor_every=3)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_tile_that_cannot_be_read_is_left_out_of_what_is_watched(tmp_path: Path) -> None:
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:02}.png")
+    (folder / "00.png").write_bytes(b"no image")
+    config = replace(settings(tmp_path, tmp_path / "run"), monitor_on=None, data=(folder,))
+    assert pretrain_encoder(replace(config, epochs=1)).is_dir()

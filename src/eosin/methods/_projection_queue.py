@@ -14,9 +14,8 @@ class ProjectionQueue(nn.Module):
     """The projections of the two global crops of the newest tiles of all processes.
 
     It is the same in every process, so that one checkpoint holds it (the official code has a file
-    for each). It fills from an update on and is used when it is full. Whether it is, the official
-    code sees from its last place, which is zero until then; here it follows from the number of the
-    update, for which nothing waits for the device.
+    for each). It fills from an update on and is used when it is full, which the official code sees
+    from its last place, zero until then.
 
     Args:
         length: tiles that it holds.
@@ -29,6 +28,7 @@ class ProjectionQueue(nn.Module):
     """
 
     tiles: Tensor
+    added: Tensor
 
     def __init__(self, length: int, dim: int, *, batch_size: int, start: int) -> None:
         super().__init__()
@@ -38,15 +38,18 @@ class ProjectionQueue(nn.Module):
                     f"--method.queue-length is {length}; it must be a multiple of the {divisor} "
                     f"{what}."
                 )
-        self.batch_size = batch_size
         self.start = start
         self.register_buffer("tiles", torch.zeros(2, length, dim))  # the newest come first
+        self.register_buffer("added", torch.zeros((), dtype=torch.long))
         self._of_update: Tensor | None = None
+        self._filled = 0.0  # as far as was read from the device, which takes time
+        self.register_load_state_dict_post_hook(_forget_filled)
 
-    def filled(self, update: int) -> float:
-        """How much of it is filled before an update, 0 to 1."""
-        added = max(update - self.start, 0) * self.batch_size
-        return min(added / self.tiles.shape[1], 1.0)
+    def filled(self) -> float:
+        """How much of it is filled, 0 to 1; a skipped update has added nothing."""
+        if self._filled < 1:
+            self._filled = min(int(self.added) / self.tiles.shape[1], 1.0)
+        return self._filled
 
     def own_share(self) -> Tensor:
         """This process's share, [2, length / processes, dim]: each scores some of the tiles."""
@@ -68,4 +71,10 @@ class ProjectionQueue(nn.Module):
         newest = all_gather(self._of_update.transpose(0, 1)).transpose(0, 1)
         kept = self.tiles.shape[1] - newest.shape[1]
         self.tiles.copy_(torch.cat([newest, self.tiles[:, :kept]], 1))
+        self.added += newest.shape[1]
         self._of_update = None
+
+
+def _forget_filled(queue: nn.Module, _: object) -> None:
+    assert isinstance(queue, ProjectionQueue)
+    queue._filled = 0.0  # pyright: ignore[reportPrivateUsage]

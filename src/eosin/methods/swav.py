@@ -197,22 +197,22 @@ class SwAV(Method):
         with torch.autocast(projections.device.type, enabled=False):
             projections = F.normalize(at_least_float32(projections), dim=1)
             scores = self.prototypes(projections).unflatten(0, (len(views), -1))
-        codes = self._codes(scores[:2].detach(), update)
+        codes = self._codes(scores[:2].detach())
         parts = describe_codes(codes)
         if self.queue is not None:
             self.queue.hold(projections.unflatten(0, (len(views), -1))[:2], update)
-            parts["queue_fill"] = codes.new_full((), self.queue.filled(update))
+            parts["queue_fill"] = codes.new_full((), self.queue.filled())
         return Loss(total=swav_loss(scores, codes, self.config.temperature), parts=parts)
 
     @torch.no_grad()
-    def _codes(self, scores: Tensor, update: int) -> Tensor:
+    def _codes(self, scores: Tensor) -> Tensor:
         """Codes [2, B, K] of the global crops, evened out with a full queue (lines 290-307).
 
         The queue is scored with the prototypes of now. Sinkhorn does not ask which process holds a
         tile, so each scores its share.
         """
         batch = scores.shape[1]
-        if self.queue is not None and self.queue.filled(update) == 1:
+        if self.queue is not None and self.queue.filled() == 1:
             with torch.autocast(scores.device.type, enabled=False):
                 scores = torch.cat([self.prototypes(self.queue.own_share()), scores], 1)
         config = self.config

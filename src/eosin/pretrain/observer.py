@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from eosin.datasets._base import Options
 from eosin.encoders import Encoder
 from eosin.engine.log import read_log
 from eosin.engine.trainable import Observer
+from eosin.errors import InputError
 from eosin.images.views import Image
 from eosin.methods._base import Method, Plan
 from eosin.pretrain.config import Config
@@ -156,9 +157,21 @@ def keep_best(folder: Path) -> None:
     os.replace(temporary, target)
 
 
-def _spread_tiles(sources: Sequence[TileSource]) -> Iterator[Image]:
-    """Tiles spread evenly over the sources."""
+def _spread_tiles(sources: Sequence[TileSource]) -> list[Image]:
+    """Tiles spread evenly over the sources; one that cannot be read is left out.
+
+    Raises:
+        InputError: hardly any can be read.
+    """
+    tiles: list[Image] = []
+    message = ""
     for source in sources:
         wanted = min(max(_MONITORED_TILES // len(sources), 2), len(source))
         for index in np.linspace(0, len(source) - 1, wanted).astype(int).tolist():
-            yield source.read(index)
+            try:
+                tiles.append(source.read(index))
+            except InputError as error:  # the loader replaces it, and reports it
+                message = str(error)
+    if len(tiles) < 2:
+        raise InputError(f"Hardly any of the tiles of --data can be read; the last: {message}")
+    return tiles
