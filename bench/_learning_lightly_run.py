@@ -18,7 +18,6 @@ from bench._learning_data import order_of_tiles, read_tiles
 from bench._learning_lightly import METHODS, LightlyMethod, Transform
 from eosin.encoders import Encoder
 from eosin.progress import Bar
-from eosin.provenance import available_cores
 from eosin.weights import load_encoder
 
 
@@ -87,6 +86,6 @@ def _loader(module: LightlyMethod, path: Path, updates: int, seed: int) -> DataL
         batch_size=settings.BATCH,
         sampler=order.tolist(),
         drop_last=True,
-        num_workers=min(available_cores(), 8),
+        num_workers=1,
         generator=torch.Generator().manual_seed(seed),
     )

@@ -46,15 +46,21 @@ of LC25000, images of PatchCamelyon, and seeds. The exit status is 1 where the g
 """
 
 import argparse
+import functools
 import json
+import multiprocessing
 import os
 import shutil
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from bench import _learning_lightly_run
 from bench import _learning_settings as settings
@@ -68,21 +74,31 @@ from eosin.encoders.colour_histogram import NAME as COLOUR_HISTOGRAM
 from eosin.engine.log import read_log
 from eosin.errors import InputError, Interrupted
 from eosin.pretrain.run import pretrain_encoder
-from eosin.provenance import sha256_of, stamp
+from eosin.provenance import available_cores, sha256_of, stamp
 from eosin.weights import load_encoder
 
 
-def run_part(part: Part, results: Results, data: Data, out: Path, updates: int) -> None:
-    """Trains and evaluates one part, and adds its line.
+def measure_part(
+    part: Part, lr: float | None, root: Path, out: Path, updates: int
+) -> dict[str, Any]:
+    """Trains and evaluates one part in a process of its own, and gives its line.
 
     A learning rate with which training diverges is a result too: nobody chooses it.
+
+    Args:
+        part: what to run.
+        lr: the peak of its learning rate; `None` for a baseline.
+        root: folder of the data sets.
+        out: folder of the benchmark.
+        updates: length of a whole run.
     """
+    data = _data(root, out)
     started = time.perf_counter()
     folder = out / "unfinished" / part.name.replace(" ", "-")
     line: dict[str, Any] = {"kind": "run", "method": part.method, "side": part.side}
     line |= {"seed": part.seed, "lr_given": part.lr}
     try:
-        encoder, about = _prepare(part, results, data, folder, updates)
+        encoder, about = _prepare(part, lr, data, folder, updates)
         trained = time.perf_counter()
         measured = evaluate(encoder, data)
     except (FloatingPointError, InputError) as error:
@@ -92,20 +108,24 @@ def run_part(part: Part, results: Results, data: Data, out: Path, updates: int) 
         trained = time.perf_counter()
         about, measured = {"lr": part.lr}, {"predicted": {}, "selection": {"diverged": 0.0}}
     seconds = {"train_s": trained - started, "evaluate_s": time.perf_counter() - trained}
-    results.add({**line, **about, **seconds, **measured, "created": stamp()["created"]})
     shutil.rmtree(folder, ignore_errors=True)
+    return {**line, **about, **seconds, **measured, "created": stamp()["created"]}
+
+
+@functools.cache
+def _data(root: Path, out: Path) -> Data:
+    return open_data(root, out)
 
 
 def _prepare(
-    part: Part, results: Results, data: Data, folder: Path, updates: int
+    part: Part, lr: float | None, data: Data, folder: Path, updates: int
 ) -> tuple[Encoder, dict[str, Any]]:
     """The encoder of a part, for images of 96 px, and how it came about."""
     if part.method == COLOUR_HISTOGRAM:
         return build_encoder(COLOUR_HISTOGRAM), {}
-    if part.side == "baseline":
+    if lr is None:
         encoder = build_encoder(settings.ENCODER, input_px=TILE_PX)
         return encoder.reinitialised(part.seed), {}
-    lr = part.lr if part.lr is not None else results.chosen_lr(part.method, part.side)
     updates = round(updates * settings.SWEEP_SHARE) if part.lr is not None else updates
     if part.side == "lightly":
         trained, losses = _learning_lightly_run.pretrain(
@@ -121,21 +141,68 @@ def _prepare(
     return Encoder(trained.model, card).eval(), about
 
 
-def run_missing(
-    parts: Sequence[Part], results: Results, data: Data, out: Path, updates: int
-) -> None:
-    """Runs the parts that have no line yet, and says how long the rest will take."""
+def run_missing(parts: Sequence[Part], results: Results, given: argparse.Namespace) -> None:
+    """Runs the parts that have no line yet, and says how long the rest will take.
+
+    One process of one thread for each core: so small a network gains nothing from a second thread.
+    """
     missing = [part for part in parts if results.find(part) is None]
-    for number, part in enumerate(missing, start=1):
-        print(f"part {number} of {len(missing)}: {part.name}", flush=True)
-        run_part(part, results, data, out, updates)
-        left_s = sum(expected_s(each, results) for each in missing[number:])
-        line = results.runs()[-1]
-        print(
-            f"  trained in {line['train_s']:.0f} s, evaluated in {line['evaluate_s']:.0f} s, "
-            f"about {left_s / 3600:.1f} h left",
-            flush=True,
-        )
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        given.jobs, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)
+    ) as pool:
+        # The learning rates of the rest are chosen by the first.
+        for is_sweep in (True, False):
+            now = [
+                part for part in missing if (part.lr is not None or _is_baseline(part)) == is_sweep
+            ]
+            running = {
+                pool.submit(
+                    measure_part,
+                    part,
+                    _learning_rate(part, results),
+                    given.data,
+                    given.out,
+                    given.updates,
+                ): part
+                for part in now
+            }
+            for done in as_completed(running):
+                results.add(done.result())
+                missing.remove(running[done])
+                _tell(running[done], results, missing, given.jobs)
+
+
+def _tell(part: Part, results: Results, missing: Sequence[Part], jobs: int) -> None:
+    line = results.runs()[-1]
+    left_s = sum(expected_s(each, results) for each in missing) / jobs
+    print(
+        f"{part.name}: trained in {line['train_s']:.0f} s, evaluated in "
+        f"{line['evaluate_s']:.0f} s; {len(missing)} parts, about {left_s / 3600:.1f} h left",
+        flush=True,
+    )
+
+
+def _is_baseline(part: Part) -> bool:
+    return part.side == "baseline"
+
+
+def _learning_rate(part: Part, results: Results) -> float | None:
+    if _is_baseline(part):
+        return None
+    return part.lr if part.lr is not None else results.chosen_lr(part.method, part.side)
+
+
+def _start_worker(parent: int) -> None:
+    """One thread, and no life beyond the parent's, which may be killed."""
+    torch.set_num_threads(1)
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def report(results: Results, *, as_json: bool) -> bool:
@@ -173,6 +240,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="print the table and run nothing")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(settings.SEEDS))
     parser.add_argument("--updates", type=int, default=settings.UPDATES, help="for a short try")
+    parser.add_argument("--jobs", type=int, default=available_cores(), help="parts at a time")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     given = parser.parse_args()
     if given.report:
@@ -205,7 +273,7 @@ def _run(given: argparse.Namespace) -> Results:
         else:
             method, side, seed = given.only
             parts = asked_parts(method, side, int(seed))
-        run_missing(parts, results, data, given.out, given.updates)
+        run_missing(parts, results, given)
     return results
 
 
