@@ -14,9 +14,8 @@ from eosin.datasets._base import LabelledImages
 from eosin.embeddings import extract
 from eosin.encoders import Encoder
 from eosin.images.stain_shift import NAME as STAIN_SHIFT
-from eosin.provenance import sha256_of
-from eosin.results.schema import DataStamp, EncoderStamp
-from eosin.tasks._base import Embedded, Split
+from eosin.tasks._base import Embedded
+from eosin.tasks._evaluate import embed_splits
 
 TASKS = ("knn", "linear")
 SIDES = ("official", "pathology", "lightly")
@@ -54,33 +53,12 @@ def evaluate(encoder: Encoder, data: Data) -> dict[str, Any]:
 
 def _embed(encoder: Encoder, splits: Mapping[str, LabelledImages]) -> Embedded:
     config = extract.Config(precision=_PRECISION)
-
-    def embed(split: str, shift: str = extract.NO_SHIFT) -> Split:
-        images = splits[split]
-        return Split(images=images, embeddings=extract.extract(encoder, images, config, shift))
-
-    train, test = splits["train"], splits["test"]
-    return Embedded(
-        encoder=EncoderStamp(
-            name=encoder.name,
-            weights_sha256=encoder.weights_sha256(),
-            transform=encoder.transform_id(),
-            pooling=encoder.pooling,
-            precision=_PRECISION,
-            embed_dim=encoder.embed_dim,
-            architecture=encoder.architecture,
-        ),
-        data=DataStamp(
-            name=train.dataset,
-            manifest_sha256=sha256_of([images.manifest_sha256 for images in splits.values()]),
-            split_sha256=train.split_sha256,
-            n_train=len(train),
-            n_test=len(test),
-            classes=train.classes,
-        ),
-        train=embed("train"),
-        valid=embed("valid") if "valid" in splits else None,
-        tests={shift: embed("test", shift) for shift in SHIFTS},
+    return embed_splits(
+        encoder,
+        splits,
+        lambda split, shift: extract.extract(encoder, splits[split], config, shift),
+        shifts=SHIFTS,
+        precision=_PRECISION,
     )
 
 

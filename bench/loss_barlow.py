@@ -6,13 +6,12 @@ Both sides get the same float32 projections and compute loss and gradient. Befor
 both are compared: equal losses and gradients, or the benchmark fails.
 """
 
-import subprocess
-import sys
 from importlib.metadata import version
 
 import torch
 from lightly.loss import BarlowTwinsLoss
 
+from bench import _memory
 from bench._compare import Contestant, arguments, compare, show
 from eosin.methods._cross_correlation import barlow_twins_loss
 
@@ -64,26 +63,13 @@ def check_equal(first: torch.Tensor, second: torch.Tensor) -> None:
 
 
 def extra_memory_mb(side: str, batch: int, dim: int) -> float:
-    """Greatest resident memory that one loss with gradient adds, in its own process (Linux)."""
-    script = f"""
-import torch
-from pathlib import Path
+    """Greatest resident memory that one loss with gradient adds."""
+    setup = f"""
 from bench import loss_barlow as bench
-
-def peak_kb():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-
 bench.run_{side}(*bench.make_projections(16, 64, torch.device("cpu")))
 projections = bench.make_projections({batch}, {dim}, torch.device("cpu"))
-Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-before = peak_kb()
-bench.run_{side}(*projections)
-print((peak_kb() - before) / 1024)
 """
-    return float(
-        subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
-    )
+    return _memory.extra_memory_mb(setup, f"bench.run_{side}(*projections)")
 
 
 def main() -> None:

@@ -9,8 +9,6 @@ Lightly's loss is compared in float64: in float32 its sums of four million produ
 off.
 """
 
-import subprocess
-import sys
 import warnings
 from importlib.metadata import version
 
@@ -19,6 +17,7 @@ import torch.nn.functional as F
 from lightly.loss import DINOLoss
 from lightly.models.modules import DINOProjectionHead
 
+from bench import _memory
 from bench._compare import Contestant, arguments, compare, show
 from eosin.methods._heads import WeightNormLinear
 from eosin.methods._self_distillation import self_distillation_loss
@@ -135,15 +134,9 @@ def check_equal(given: Input) -> None:
 
 
 def extra_memory_mb(side: str, batch: int, outputs: int) -> float:
-    """Greatest resident memory that one update adds, in its own process (Linux)."""
-    script = f"""
-import torch
-from pathlib import Path
+    """Greatest resident memory that one update adds."""
+    setup = f"""
 from bench import loss_dino as bench
-
-def peak_kb():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 def prepared(batch, outputs):
     features, teacher_features, *layers = bench.make_input(batch, outputs, torch.device("cpu"))
@@ -152,14 +145,8 @@ def prepared(batch, outputs):
 small, *given = prepared(4, 64)
 small.run(*given)
 side, *given = prepared({batch}, {outputs})
-Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-before = peak_kb()
-side.run(*given)
-print((peak_kb() - before) / 1024)
 """
-    return float(
-        subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
-    )
+    return _memory.extra_memory_mb(setup, "side.run(*given)")
 
 
 def main() -> None:

@@ -7,8 +7,6 @@ compute loss and gradient, and put the keys into the queue. Before anything is t
 compared: equal losses and gradients and equal queues, or the benchmark fails.
 """
 
-import subprocess
-import sys
 from importlib.metadata import version
 
 import torch
@@ -16,6 +14,7 @@ import torch.nn.functional as F
 from lightly.loss import NTXentLoss
 from torch import nn
 
+from bench import _memory
 from bench._compare import Contestant, arguments, compare, show
 from eosin.encoders import Encoder, EncoderCard
 from eosin.methods._base import Plan
@@ -105,15 +104,9 @@ def check_equal(queries: torch.Tensor, keys: torch.Tensor, queue: torch.Tensor) 
 
 
 def extra_memory_mb(side: str, batch: int, dim: int, length: int) -> float:
-    """Greatest resident memory that one loss with gradient adds, in its own process (Linux)."""
-    script = f"""
-import torch
-from pathlib import Path
+    """Greatest resident memory that one loss with gradient adds."""
+    setup = f"""
 from bench import loss_moco as bench
-
-def peak_kb():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 def prepared(batch, dim, length):
     queries, keys, queue = bench.make_input(batch, dim, length, torch.device("cpu"))
@@ -122,14 +115,8 @@ def prepared(batch, dim, length):
 warm, queries, keys = prepared(16, 8, 64)
 warm.run(queries, keys)
 side, queries, keys = prepared({batch}, {dim}, {length})
-Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-before = peak_kb()
-side.run(queries, keys)
-print((peak_kb() - before) / 1024)
 """
-    return float(
-        subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
-    )
+    return _memory.extra_memory_mb(setup, "side.run(queries, keys)")
 
 
 def main() -> None:

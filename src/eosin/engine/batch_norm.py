@@ -16,10 +16,11 @@ from torch.nn.modules.batchnorm import (
 )
 
 from eosin.engine.distributed import all_reduce, is_distributed, rank, world_size
+from eosin.engine.precision import at_least_float32
 from eosin.errors import UsageError
 
-_groups: dict[int, Any] = {}  # by the number of ranks that share; a layer that held one could not
-# be copied
+# By the number of ranks that share: a layer that held its group could not be copied.
+_groups: dict[int, Any] = {}
 
 
 def synchronise(module: nn.Module, ranks: int = 0) -> None:
@@ -123,7 +124,7 @@ class _Synchronised(_Base):
         """Two sums over the processes, in float32 at least."""
         dims, shape = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
         with torch.autocast(x.device.type, enabled=False):
-            wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+            wide = at_least_float32(x)
             own_count = wide.new_tensor([x.numel() / x.shape[1]])
             total = all_reduce(torch.cat([wide.sum(dims), own_count]), group)
             count = total[-1].detach()

@@ -1,7 +1,7 @@
 """`eosin evaluate`: encoders and their baselines, on datasets, by tasks."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ from eosin.protocols import find_protocol
 from eosin.provenance import sha256_of
 from eosin.results.files import write_job
 from eosin.results.schema import DataStamp, EncoderStamp, Result
-from eosin.tasks._base import Embedded, Split
+from eosin.tasks._base import Embedded, Matrix, Split
 from eosin.weights import load_encoder
 
 _RANDOM = "random/"
@@ -125,14 +125,38 @@ def _load_splits(root: Path, config: Config) -> dict[str, LabelledImages]:
 def _embed(encoder: Encoder, splits: dict[str, LabelledImages], config: Config) -> Embedded:
     folder = config.out / "embeddings"
 
-    def embed(split: str, shift: str = extract.NO_SHIFT) -> Split:
+    def embed(split: str, shift: str) -> Matrix:
         images = splits[split]
         title = f"{images.dataset} {split} by {encoder.name}"
         title += "" if shift == extract.NO_SHIFT else f" ({shift})"
-        matrix = cache.embed(encoder, images, config.embedding, folder, shift, title)
-        return Split(images=images, embeddings=matrix)
+        return cache.embed(encoder, images, config.embedding, folder, shift, title)
 
     shifts = [extract.NO_SHIFT, STAIN_SHIFT] if config.shift_test else [extract.NO_SHIFT]
+    precision = formats.resolve(config.embedding.precision, formats.default_device())
+    return embed_splits(encoder, splits, embed, shifts=shifts, precision=precision)
+
+
+def embed_splits(
+    encoder: Encoder,
+    splits: Mapping[str, LabelledImages],
+    embed: Callable[[str, str], Matrix],
+    *,
+    shifts: Sequence[str],
+    precision: str,
+) -> Embedded:
+    """Brings together what a task takes: the embeddings of all splits, and what they are of.
+
+    Args:
+        encoder: what embeds.
+        splits: `train`, `test` and, where there is one, `valid`.
+        embed: gives the embeddings of a split, by its name, under a shift.
+        shifts: what the test images are embedded under.
+        precision: number format of the embeddings.
+    """
+
+    def part(split: str, shift: str = extract.NO_SHIFT) -> Split:
+        return Split(images=splits[split], embeddings=embed(split, shift))
+
     train, test = splits["train"], splits["test"]
     return Embedded(
         encoder=EncoderStamp(
@@ -140,7 +164,7 @@ def _embed(encoder: Encoder, splits: dict[str, LabelledImages], config: Config) 
             weights_sha256=encoder.weights_sha256(),
             transform=encoder.transform_id(),
             pooling=encoder.pooling,
-            precision=formats.resolve(config.embedding.precision, formats.default_device()),
+            precision=precision,
             embed_dim=encoder.embed_dim,
             architecture=encoder.architecture,
         ),
@@ -152,7 +176,7 @@ def _embed(encoder: Encoder, splits: dict[str, LabelledImages], config: Config) 
             n_test=len(test),
             classes=train.classes,
         ),
-        train=embed("train"),
-        valid=embed("valid") if "valid" in splits else None,
-        tests={shift: embed("test", shift) for shift in shifts},
+        train=part("train"),
+        valid=part("valid") if "valid" in splits else None,
+        tests={shift: part("test", shift) for shift in shifts},
     )
