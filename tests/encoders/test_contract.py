@@ -68,18 +68,43 @@ def test_feature_maps_are_four_and_keep_the_shape(name: str) -> None:
     maps = encoder.feature_maps(torch.randn(2, 3, 64, 64))
     assert len(maps) == 4
     assert all(map_.ndim == 4 and map_.shape[0] == 2 for map_ in maps)
-    sides = [map_.shape[-1] for map_ in maps]
-    assert sides == sorted(sides, reverse=True)
+    assert [map_.shape[-1] for map_ in maps] == [64 // s for s in encoder.feature_strides]
+    assert [map_.shape[1] for map_ in maps] == list(encoder.feature_channels)
+
+
+def test_a_frozen_encoder_stays_as_it_is(encoder: Encoder) -> None:
+    before = encoder.freeze().weights_sha256()
+    images = torch.rand(4, 3, 64, 64)
+    embedded = encoder.embed(images)
+    for wake in (encoder.train, encoder.model.train, torch.nn.ModuleList([encoder]).train):
+        wake()
+        assert torch.equal(encoder.embed(images), embedded)
+        assert encoder.weights_sha256() == before  # running statistics too
+    assert not any(module.training for module in encoder.modules())
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+
+
+def test_another_size_is_another_transform(encoder: Encoder) -> None:
+    resized = encoder.at_size(128)
+    assert resized.input_px == 128 and encoder.input_px == 64
+    assert resized.transform_id() != encoder.transform_id()
+    assert resized.weights_sha256() == encoder.weights_sha256()
+    assert resized.embed(torch.rand(1, 3, 128, 128)).shape == (1, encoder.embed_dim)
+
+
+def test_the_models_own_pooling_calls_the_model(encoder: Encoder) -> None:
+    assert encoder.with_pooling("native") is encoder
+    with pytest.raises(UsageError, match="cannot pool by 'median'"):
+        encoder.with_pooling("median")
 
 
 @pytest.mark.parametrize("name", sorted(SMALLEST.values()))
-def test_a_frozen_encoder_stays_as_it_is(name: str) -> None:
-    encoder = build_encoder(name, input_px=64, seed=0).freeze()
-    before = encoder.weights_sha256()
-    encoder.train()
-    encoder.embed(torch.randn(4, 3, 64, 64))
-    assert encoder.weights_sha256() == before  # running statistics too
-    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+def test_the_mean_is_that_of_the_tokens(name: str) -> None:
+    encoder = build_encoder(name, input_px=64, seed=0).eval().with_pooling("mean")
+    images = torch.randn(2, 3, 64, 64)
+    tokens = encoder.tokens(images)
+    assert torch.allclose(encoder.embed(images), tokens.mean(1), atol=1e-5)
+    assert torch.equal(encoder.token_map(images).flatten(2).transpose(1, 2), tokens)
 
 
 @pytest.mark.parametrize("name", sorted(SMALLEST.values()))

@@ -3,44 +3,22 @@
 import copy
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from eosin.errors import InputError
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderCard:
-    """What has to be known to use an encoder rightly, and travels with its weights.
-
-    Attributes:
-        name: how the encoder is called in tables, such as `resnet50.lunit_swav`.
-        architecture: timm's name of the architecture.
-        model_args: arguments of `timm.create_model` besides the architecture, such as `img_size`.
-        input_px: side of the square image that `embed` is meant for.
-        mean: subtracted from pixels in [0, 1], one value a channel.
-        std: divides the result, one value a channel.
-        pooling: how tokens or positions become one vector: `cls` or `mean`.
-        interpolation: how images are resized to `input_px`.
-        provenance: where the weights come from: method, data, updates, versions.
-    """
-
-    name: str
-    architecture: str
-    model_args: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    input_px: int = 224
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    pooling: str = "mean"
-    interpolation: str = "bicubic"
-    provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
+from eosin.encoders import _features, _pooling, _sizes
+from eosin.encoders._card import IMAGENET_MEAN as IMAGENET_MEAN
+from eosin.encoders._card import IMAGENET_STD as IMAGENET_STD
+from eosin.encoders._card import EncoderCard as EncoderCard
+from eosin.encoders._freezing import hold_in_evaluation
+from eosin.encoders._pooling import pooling_of as pooling_of
+from eosin.encoders._positions import DINOVisionTransformer, position_resize, resizing_as_dino
+from eosin.encoders._stem import remove_stem_stride
+from eosin.errors import InputError, UsageError
 
 
 class Encoder(nn.Module):
@@ -95,14 +73,43 @@ class Encoder(nn.Module):
     @property
     def embed_dim(self) -> int:
         """Length of an embedding."""
-        return int(self.model.num_features)  # pyright: ignore[reportArgumentType]
+        return _pooling.pooled_dim(self.model, self.pooling)
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """Nominal pixels of the image a position of each feature map covers, finest first.
+
+        Maps of networks that do not pad (Inception) are a few positions smaller.
+        """
+        return tuple(int(each["reduction"]) for each in self._levels())
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Channels of each feature map, finest first."""
+        return tuple(int(each["num_chs"]) for each in self._levels())
 
     def transform_id(self) -> str:
-        """Says in one line what happens to an image before `embed`; part of every cache key."""
+        """Says in one line what, besides weights and pooling, an embedding depends on.
+
+        Mostly what happens to an image before `embed`; part of every cache key.
+        """
         mean = ",".join(f"{value:.8g}" for value in self.mean)
         std = ",".join(f"{value:.8g}" for value in self.std)
         px = self.input_px
-        return f"resize{px}-{self.interpolation} crop{px} mean{mean} std{std}"
+        line = f"resize{px}-{self.interpolation} crop{px} mean{mean} std{std}"
+        if positions := position_resize(self.model, px):
+            line += f" positions-{positions}"
+        return line if self.card.stem_stride is None else f"{line} stem{self.card.stem_stride}"
+
+    def timm_args(self) -> dict[str, Any]:
+        """Arguments of `timm.create_model` for a model that pools as this encoder where timm can.
+
+        timm knows no `cls+mean`, and no other stride of a ResNet's stem.
+        """
+        return {
+            **self.card.model_args,
+            **_pooling.timm_pooling_args(self.pooling, self.model),
+        }
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turns uint8 images [B, 3, H, W] into the floats that `embed` takes, on their device."""
@@ -111,29 +118,129 @@ class Encoder(nn.Module):
         return (images.float() / 255 - mean) / std
 
     def embed(self, images: Tensor) -> Tensor:
-        """Embeds normalised images [B, 3, H, W] as [B, D]."""
-        return self.model(images)
+        """Embeds normalised images [B, 3, H, W] as [B, D].
+
+        Raises:
+            UsageError: the model does not take images of this size.
+        """
+        self._check_size(images)
+        if _pooling.is_native(self.model, self.pooling):
+            return self.model(images)
+        return _pooling.pool(self.model, images, self.pooling)
 
     def forward(self, images: Tensor) -> Tensor:
         """The same as `embed`, so that an encoder is an ordinary module."""
         return self.embed(images)
 
+    def tokens(self, images: Tensor) -> Tensor:
+        """Gives the normalised patch tokens of normalised images as [B, N, D], row by row.
+
+        Class and register tokens are left out. Of a convolutional network these are the positions
+        of its last map.
+
+        Raises:
+            UsageError: the model has no tokens, or does not take images of this size.
+        """
+        return self.token_map(images).flatten(2).transpose(1, 2)
+
+    def token_map(self, images: Tensor) -> Tensor:
+        """Gives what `tokens` gives on its grid, [B, D, h, w]."""
+        self._check_size(images)
+        return _features.token_map(self.model, images)
+
     def feature_maps(self, images: Tensor) -> list[Tensor]:
-        """Gives the last four feature maps [B, C, h, w] of normalised images, finest first."""
-        maps: list[Tensor] = self.model.forward_intermediates(  # pyright: ignore[reportCallIssue]
-            images, indices=4, intermediates_only=True
-        )
-        return maps
+        """Gives four feature maps [B, C, h, w] of normalised images, finest first.
+
+        Of a convolutional or hierarchical network these are its last four levels, with strides 4,
+        8, 16 and 32 mostly (1, 2, 4 and 8 after `with_stem_stride(1)`). Of a ViT they are the
+        patch tokens after four evenly spaced blocks (3, 6, 9 and 12 of 12), all on one grid, before
+        the final normalisation, which was trained for the last block alone.
+
+        Raises:
+            UsageError: the model has no four levels, or does not take images of this size.
+        """
+        self._check_size(images)
+        return _features.feature_maps(self.model, images, self.name)
+
+    def with_pooling(self, pooling: str) -> "Encoder":
+        """Gives an encoder with the same weights that pools in another way.
+
+        Args:
+            pooling: `cls`, `mean` (over patch tokens or positions, without class and register
+                tokens), `cls+mean` (both, one after the other), or `native` for the model's own.
+
+        Returns:
+            This encoder where it pools so already, else a copy.
+
+        Raises:
+            UsageError: the model cannot pool so, such as `cls` of a ResNet.
+        """
+        _pooling.check_pooling(self.model, pooling, self.name)
+        if pooling == _pooling.NATIVE:
+            pooling = pooling_of(self.model)
+        if pooling == self.pooling:
+            return self
+        return self._copied_with(pooling=pooling)
+
+    def at_size(self, input_px: int) -> "Encoder":
+        """Gives an encoder for square images of another size.
+
+        A ViT resizes its position embedding as it was trained to: by DINO's rule where DINO trained
+        it, by timm's elsewhere.
+
+        Args:
+            input_px: side of the images.
+
+        Returns:
+            This encoder where it has that size already, else a copy.
+
+        Raises:
+            UsageError: patches do not divide the size, or the model takes one size only.
+        """
+        if input_px < 1:
+            raise UsageError(f"{self.name} cannot take images of {input_px} px.")
+        if input_px == self.input_px:
+            return self
+        resized = self._copied_with(input_px=input_px)
+        changed = _sizes.resize_model(resized.model, input_px, self.name)
+        resized.card = replace(resized.card, model_args={**self.card.model_args, **changed})
+        return resized
+
+    def with_stem_stride(self, stride: int) -> "Encoder":
+        """Gives a ResNet whose feature maps have strides 1, 2, 4 and 8, as HoVer-Net needs them.
+
+        The first convolution has stride 1 and the max-pooling is left out; the weights stay. It
+        computes and holds 16 times as much an image.
+
+        Args:
+            stride: of the first feature map: 1, or 4 for that of the architecture.
+
+        Returns:
+            This encoder where it has that stride already, else a copy.
+
+        Raises:
+            UsageError: the model is no ResNet of timm, or has a stem that cannot do without stride.
+        """
+        if stride == self.feature_strides[0]:
+            return self
+        if stride != 1:
+            raise UsageError(
+                f"{self.name} cannot have a first stride of {stride}: choose 1, or take the "
+                "encoder as it was loaded."
+            )
+        unshrunk = self._copied_with(stem_stride=1)
+        remove_stem_stride(unshrunk.model, self.name)
+        return unshrunk.freeze() if self._is_frozen else unshrunk
 
     def freeze(self) -> "Encoder":
-        """Fixes the weights and the running statistics for good; `train()` leaves it as it is."""
+        """Fixes the weights and the running statistics for good, in copies too.
+
+        `train()` has no effect any more, whether it is called on the encoder, on a module that
+        holds it or on a module inside it.
+        """
         self._is_frozen = True
         self.requires_grad_(False)
-        return self.eval()
-
-    def train(self, mode: bool = True) -> "Encoder":
-        """Switches to training mode, except where the encoder is frozen."""
-        super().train(mode and not self._is_frozen)
+        hold_in_evaluation(self)
         return self
 
     def weights_sha256(self) -> str:
@@ -152,6 +259,10 @@ class Encoder(nn.Module):
         more than its first layer and an easy baseline to beat.
         """
         model = create_timm_model(self.architecture, self.card.model_args, seed=seed)
+        if isinstance(self.model, DINOVisionTransformer):
+            model = resizing_as_dino(model)
+        if self.card.stem_stride is not None:
+            remove_stem_stride(model, self.name)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d) and not module.weight.any():
                 nn.init.ones_(module.weight)
@@ -165,6 +276,17 @@ class Encoder(nn.Module):
     def copied(self) -> "Encoder":
         """Gives an independent copy, such as a teacher starts from."""
         return copy.deepcopy(self)
+
+    def _copied_with(self, **changes: Any) -> "Encoder":
+        copied = self.copied()
+        copied.card = replace(self.card, **changes)
+        return copied
+
+    def _levels(self) -> list[Mapping[str, Any]]:
+        return list(_features.levels(self.model, self.name).values())
+
+    def _check_size(self, images: Tensor) -> None:
+        _sizes.check_size(self.model, images.shape[-2], images.shape[-1], self.name)
 
 
 def create_timm_model(
@@ -186,8 +308,3 @@ def create_timm_model(
         if seed is not None:
             torch.manual_seed(seed)
         return timm.create_model(architecture, num_classes=0, **model_args)
-
-
-def pooling_of(model: nn.Module) -> str:
-    """Reads from a timm model how it pools: `cls` for the class token, `mean` otherwise."""
-    return "cls" if getattr(model, "global_pool", "avg") == "token" else "mean"

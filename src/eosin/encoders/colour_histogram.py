@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eosin.encoders._base import Encoder, EncoderCard
+from eosin.encoders._pooling import NATIVE
 from eosin.errors import UsageError
 from eosin.provenance import sha256_of
 
@@ -73,6 +74,16 @@ class ColourHistogram(Encoder):
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """A histogram has no maps."""
         raise UsageError(f"{self.name} has no feature maps; it serves as a baseline of embeddings.")
+
+    def token_map(self, images: Tensor) -> Tensor:
+        """A histogram has no tokens."""
+        raise UsageError(f"{self.name} has no tokens; it serves as a baseline of embeddings.")
+
+    def with_pooling(self, pooling: str) -> Encoder:
+        """A histogram pools in its one way, `histogram` or `native`."""
+        if pooling not in (self.pooling, NATIVE):
+            raise UsageError(f"{self.name} counts all pixels; it cannot pool by {pooling!r}.")
+        return self
 
     def weights_sha256(self) -> str:
         """Hashes the settings, since there are no weights."""

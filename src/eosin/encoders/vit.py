@@ -1,15 +1,23 @@
 """Vision transformers of timm as DINO trains them (Caron et al. 2021, arXiv 2104.14294)."""
 
-import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.models import is_model_in_modules
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
 from eosin.encoders._base import Encoder, EncoderCard, create_timm_model
+from eosin.encoders._positions import DINOVisionTransformer, resize_pos_embed, resizing_as_dino
+
+__all__ = [
+    "DINOVisionTransformer",
+    "build",
+    "is_vit",
+    "resize_pos_embed",
+    "resizing_as_dino",
+    "variants",
+]
 
 _ARCHITECTURES = {
     f"vit_{size}_patch{patch}": f"vit_{size}_patch{patch}_224"
@@ -61,48 +69,3 @@ def _redraw_class_token(model: VisionTransformer, seed: int | None) -> None:
     assert model.cls_token is not None
     with torch.no_grad():
         nn.init.trunc_normal_(model.cls_token, std=0.02, generator=generator)
-
-
-class DINOVisionTransformer(VisionTransformer):
-    """timm's ViT with the position-embedding resize of DINO's `interpolate_pos_encoding`.
-
-    The weights have timm's names. At the size that the embedding was made for, both classes
-    compute the same; at the size of local crops they differ by up to 0.8 of the embedding's norm.
-    """
-
-    def _pos_embed(self, x: Tensor) -> Tensor:
-        assert self.cls_token is not None and self.pos_embed is not None
-        batch, height, width, dim = x.shape
-        tokens = torch.cat([self.cls_token.expand(batch, -1, -1), x.reshape(batch, -1, dim)], 1)
-        return self.pos_drop(tokens + resize_pos_embed(self.pos_embed, height, width))
-
-
-def resizing_as_dino(model: nn.Module) -> nn.Module:
-    """Makes a plain timm ViT resize its position embedding as DINO does; others stay as they are.
-
-    Only the layout that DINO trains is meant: a class token, no registers, an absolute embedding.
-    """
-    if type(model) is VisionTransformer and model.num_prefix_tokens == 1 and model.has_class_token:
-        # timm's factory offers no other class; the layout of the object is the same.
-        model.__class__ = DINOVisionTransformer
-    return model
-
-
-def resize_pos_embed(pos_embed: Tensor, height: int, width: int) -> Tensor:
-    """Resizes a position embedding [1, 1 + N, D] to a grid of `height` x `width` tokens.
-
-    Bicubic without antialiasing, by a scale factor with 0.1 token added to the target size, which
-    shifts the sampled positions a little: `vision_transformer.py` lines 174-194 of the official
-    code.
-    """
-    count = pos_embed.shape[1] - 1
-    side = math.isqrt(count)
-    if (height, width) == (side, side):
-        return pos_embed
-    grid = pos_embed[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(
-        grid.to(torch.promote_types(grid.dtype, torch.float32)),
-        scale_factor=((height + 0.1) / side, (width + 0.1) / side),
-        mode="bicubic",
-    ).to(pos_embed.dtype)
-    return torch.cat([pos_embed[:, :1], grid.permute(0, 2, 3, 1).reshape(1, height * width, -1)], 1)
