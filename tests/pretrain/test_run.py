@@ -161,14 +161,25 @@ def test_the_encoder_loads_in_bare_timm(method: str, tiles: Path, tmp_path: Path
     assert ours.card.provenance["method"] == method
 
 
-def test_pretraining_goes_on_from_an_encoder(tiles: Path, tmp_path: Path) -> None:
-    first = load_encoder("random/timm/test_vit", input_px=32, seed=3)
+@pytest.mark.parametrize(
+    ("method", "name", "stem_stride"),
+    [("dino", "timm/test_vit", None), ("moco_v2", "resnet10t", None), ("moco_v2", "resnet10t", 1)],
+)
+def test_pretraining_goes_on_from_an_encoder(
+    method: str, name: str, stem_stride: int | None, tiles: Path, tmp_path: Path
+) -> None:
+    first = load_encoder(f"random/{name}", input_px=32, seed=3)
+    first = first if stem_stride is None else first.with_stem_stride(stem_stride)
     export_encoder(first, tmp_path / "first", {})
-    settings = replace(config("dino", tiles, tmp_path / "run"), init=str(tmp_path / "first"))
+    settings = replace(config(method, tiles, tmp_path / "run"), init=str(tmp_path / "first"))
     # No update moves anything at a learning rate of 0, so the start is what comes out.
-    still = replace(settings.method, lr_per_256=0.0, min_lr=0.0)  # pyright: ignore[reportCallIssue]
-    folder = pretrain_encoder(replace(settings, method=still, epochs=0.2))
-    assert load_encoder(folder).weights_sha256() == first.weights_sha256()
+    still = replace(settings.method, lr_per_256=0.0)  # pyright: ignore[reportCallIssue]
+    if method == "dino":
+        still = replace(still, min_lr=0.0)  # pyright: ignore[reportCallIssue]
+    encoder = load_encoder(pretrain_encoder(replace(settings, method=still, epochs=0.2)))
+    assert encoder.feature_strides == first.feature_strides
+    parameters = dict(encoder.named_parameters())
+    assert all(torch.equal(parameters[key], each) for key, each in first.named_parameters())
 
 
 class NoObserver(Observer):
@@ -367,12 +378,34 @@ def test_a_plan_writes_nothing(tiles: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_urls_of_data_stay_whole_and_lose_what_is_private_in_an_export() -> None:
+def test_an_export_tells_of_its_tiles_without_what_is_private(tmp_path: Path) -> None:
     url = "s3://bucket/cohort/tiles?signature=secret"
     settings = replace(SMALL["dino"], data=(url, Path("/data/cohort")))
     assert plain(settings)["data"] == [url, "/data/cohort"]
+    init = tmp_path / "private" / "encoder"
+    init.mkdir(parents=True)
     plan = Plan(batch_size=4, updates=2, updates_per_epoch=2)
-    assert provenance(settings, plan, [], 8, 1)["config"]["data"] == ["tiles", "cohort"]
+    sources = [DrawnTiles(3, mpps=(0.5,), tile_px=256), DrawnTiles(5)]
+    told = provenance(replace(settings, init=str(init)), plan, sources, 8, 1)
+    assert told["config"]["data"] == ["tiles", "cohort"] and told["config"]["init"] == "encoder"
+    assert told["data"] == [
+        {"name": "tiles", "tiles": 3, "mpp": [0.5], "tile_px": 256, "sha256": "3"},
+        {"name": "cohort", "tiles": 5, "sha256": "5"},
+    ]
+
+
+class DrawnTiles:
+    """A source that says how many tiles it has, and their size where it knows it."""
+
+    def __init__(self, count: int, **known: object) -> None:
+        self.count, self.fingerprint = count, str(count)
+        vars(self).update(known)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, index: int) -> np.ndarray:
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize("name", recipes.names())

@@ -79,9 +79,11 @@ def provenance(
         tiles_seen: until the encoder was taken.
         world_size: number of processes.
     """
+    init = config.init
     portable = replace(
         config,
         data=tuple(map(_last_part, config.data)),
+        init=_last_part(init) if init and Path(init).exists() else init,
         method=replace(config.method, stain=_last_part(config.method.stain)),
         monitor_on=None,
         monitor_groups=None,
@@ -92,13 +94,20 @@ def provenance(
         "config": plain(portable),
         "views": plain(config.views()),
         "config_sha256": sha256_of(portable),
-        "tiles_sha256": [source.fingerprint for source in sources],
+        "data": [_describe(*each) for each in zip(config.data, sources, strict=True)],
         "tiles_seen": tiles_seen,
         "updates": plan.updates,
         "processes": world_size,
         **stamp(),
         "name": config.out.resolve().name,
     }
+
+
+def _describe(location: str | Path, source: TileSource) -> dict[str, Any]:
+    mpps = getattr(source, "mpps", ())  # of a tile store
+    size = {"mpp": list(mpps), "tile_px": getattr(source, "tile_px", None)} if mpps else {}
+    name = _last_part(location)
+    return {"name": name, "tiles": len(source), **size, "sha256": source.fingerprint}
 
 
 def _last_part(location: str | Path) -> str:

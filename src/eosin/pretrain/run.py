@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,4 +193,5 @@ def _for_training(encoder: Encoder, args: dict[str, Any]) -> Encoder:
     card = encoder.card
     model = create_timm_model(card.architecture, {**card.model_args, **args})
     model.load_state_dict(encoder.model.state_dict())
-    return Encoder(resizing_as_dino(model), card)
+    rebuilt = Encoder(resizing_as_dino(model), replace(card, stem_stride=None))
+    return rebuilt if card.stem_stride is None else rebuilt.with_stem_stride(card.stem_stride)
