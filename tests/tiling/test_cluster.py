@@ -194,16 +194,26 @@ def test_both_nodes_work_and_say_how_far_they_are(
     tmp_path: Path, folder: Path, address: str
 ) -> None:
     names = ["0", "1", "left", "right"]
-    run = _run(folder, "report_place", ["fatal", *names], address, str(tmp_path), cwd=tmp_path)
+    run = _run(folder, "report_place", names, address, str(tmp_path), cwd=tmp_path)
     assert run["error"] is None
-    assert ["lost", "fatal"] in run["results"]
-    done = [result for result in run["results"] if result[0] != "lost"]
-    assert sorted(name for name, _, _ in done) == names
-    assert len({node for name, node, _ in done if name in ("left", "right")}) == 2
-    assert {where for _, _, where in done} == {str(tmp_path)}
+    assert sorted(name for name, _, _ in run["results"]) == names
+    assert len({node for name, node, _ in run["results"] if name in ("left", "right")}) == 2
+    assert {where for _, _, where in run["results"]} == {str(tmp_path)}
     assert sorted(run["notes"]) == sorted(
         [[name, part] for name in names for part in ("begun", "done")]
     )
+
+
+@needs_ray
+def test_a_job_that_kills_its_process_is_lost_and_the_rest_goes_on(
+    tmp_path: Path, folder: Path, address: str
+) -> None:
+    # Jobs that wait in the process that is killed are tried again, so this is a test of its own.
+    run = _run(folder, "report_place", ["fatal", "0", "1"], address, str(tmp_path), cwd=tmp_path)
+    assert run["error"] is None
+    assert ["lost", "fatal"] in run["results"]
+    done = [result[0] for result in run["results"] if result[0] != "lost"]
+    assert sorted(done) == ["0", "1"]
 
 
 @needs_ray

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
 from eosin.datasets._base import (
     NO_GROUPS,
@@ -22,6 +21,7 @@ from eosin.datasets._base import (
 from eosin.datasets._division import hold_out
 from eosin.datasets._groups import find_groups
 from eosin.errors import InputError
+from eosin.images.files import SUFFIXES, read_image
 from eosin.provenance import sha256_of, sha256_of_file
 
 INFO = Info(
@@ -38,7 +38,6 @@ INFO = Info(
 """,
 )
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 _SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
@@ -48,13 +47,12 @@ _SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
-_EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 
 
 def recognises(root: Path) -> bool:
     """Whether any image lies below `root`."""
     return any(
-        Path(name).suffix.lower() in _SUFFIXES for _, _, names in os.walk(root) for name in names
+        Path(name).suffix.lower() in SUFFIXES for _, _, names in os.walk(root) for name in names
     )
 
 
@@ -147,7 +145,7 @@ def _image_ids(root: Path) -> list[str]:
         images = [
             name
             for name in names
-            if Path(name).suffix.lower() in _SUFFIXES and not name.startswith(".")
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
         ]
         if images and Path(folder) == root:
             problem = f"{len(images):,} images lie beside the class folders, such as {images[0]}."
@@ -217,11 +215,4 @@ def _check_given(
 
 
 def _read_one(paths: Sequence[Path], index: int) -> Image:
-    path = paths[index]
-    try:
-        with PillowImage.open(path) as image:
-            if image.mode not in _EIGHT_BIT_MODES:
-                raise InputError(f"{path} has pixels of mode {image.mode}; save it with 8 bits.")
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from None
+    return read_image(paths[index])

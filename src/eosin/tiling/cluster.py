@@ -2,14 +2,6 @@
 
 import contextlib
 import importlib
-import io
-import logging
-import os
-import platform
-import re
-import socket
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -17,8 +9,7 @@ from typing import Any, TypeVar
 
 import cv2
 
-from eosin.errors import InputError, UsageError
-from eosin.provenance import available_cores
+from eosin.ray_cluster import as_cause, connected, enter_folder, import_ray
 from eosin.tiling.processes import Lost
 
 _Job = TypeVar("_Job")
@@ -30,10 +21,6 @@ _TASKS_PER_CPU = 2
 _SECONDS_BETWEEN_NOTES = 1.0
 _SECONDS_TO_ANSWER = 10.0
 _SECONDS_TO_START = 60.0
-_ADDRESS = re.compile(r"(ray://)?(?P<host>[^/\s]+):(?P<port>\d{1,5})")
-
-# Nobody asked to send statistics home, and its forecast of a change is of no use to our users.
-_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 def run(
@@ -66,8 +53,8 @@ def run(
     """
     if not jobs:
         return
-    ray = _import_ray()
-    with _connected(ray, address):
+    ray = import_ray()
+    with connected(ray, address):
         notes = ray.remote(_Notes).options(num_cpus=0, max_restarts=-1).remote()
         inbox = _Inbox(ray, notes, report)
         # On a busy machine it takes long to start, and tasks wait only so long to be heard.
@@ -138,7 +125,7 @@ class _Inbox:
 
 def _do(work: Callable[..., Any], job: Any, folders: list[Path], notes: Any) -> Any:
     """Does one job, in a process of the cluster that does one at a time."""
-    _enter(folders)
+    enter_folder(folders, "Slides, store")
     cv2.setNumThreads(1)
     last: list[Any] = []
 
@@ -150,107 +137,6 @@ def _do(work: Callable[..., Any], job: Any, folders: list[Path], notes: Any) -> 
     with contextlib.suppress(Exception):
         importlib.import_module("ray").get(last, timeout=_SECONDS_TO_ANSWER)
     return result
-
-
-def _enter(folders: list[Path]) -> None:
-    try:
-        os.chdir(folders[0])
-        for folder in folders:
-            # Without this, a node would make the folder, and its work would be lost there.
-            folder.stat()
-    except OSError as error:
-        raise InputError(
-            f"The Ray node {platform.node()} does not see {error.filename} ({error.strerror})."
-            " Slides, store and the folder in which the command is given must lie on a file system"
-            " that all nodes share, under the same paths."
-        ) from error
-
-
-def _import_ray() -> Any:
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise UsageError(
-            f'--ray needs Ray, which cannot be imported ({error}): pip install "eosin[ray]"'
-        ) from error
-
-
-@contextlib.contextmanager
-def _connected(ray: Any, address: str) -> Generator[None]:
-    """Joins the cluster, unless the caller has joined one before."""
-    if ray.is_initialized():
-        yield
-        return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
-        options |= {"num_cpus": available_cores(), "include_dashboard": False}
-    elif address != "auto":
-        _check_answers(address)
-    try:
-        ray.init(address, **options)
-    except (
-        ConnectionError,
-        RuntimeError,
-        ValueError,
-        ImportError,
-        ray.exceptions.RayError,
-    ) as error:
-        raise InputError(_why_not_joined(address, error)) from error
-    quiet: Any = _WithoutRay(sys.stdout)
-    with contextlib.redirect_stdout(quiet):
-        try:
-            yield
-        finally:
-            # At its end, Ray writes from this thread what it has held back to be counted.
-            with contextlib.redirect_stdout(io.StringIO()):
-                ray.shutdown()
-
-
-def _why_not_joined(address: str, error: Exception) -> str:
-    if address == "auto" and isinstance(error, ConnectionError):
-        return (
-            "--ray auto: this machine belongs to no Ray cluster; start one with `ray start --head`,"
-            " give the host:port of one, or use --ray local."
-        )
-    return (
-        f"--ray {address}: this Ray cluster cannot be joined ({_lines(error)[0]}); give the"
-        " host:port of a cluster that this machine belongs to, or the ray://host:port of another"
-        ' one (pip install "ray[client]").'
-    )
-
-
-class _WithoutRay:
-    """Standard output without the pages that a thread of Ray writes there when a process dies."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        if threading.current_thread().name.startswith("ray_"):
-            return len(text)
-        return self._stream.write(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def _check_answers(address: str) -> None:
-    """Refuses an address where nobody listens; Ray itself would try for minutes."""
-    parts = _ADDRESS.fullmatch(address)
-    if parts is None:
-        raise UsageError(
-            f"--ray is {address!r}; it must be auto, local, host:port or ray://host:port."
-        )
-    try:
-        host, port = parts["host"].strip("[]"), int(parts["port"])
-        socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError) as error:
-        raise InputError(
-            f"--ray {address}: nothing answers there ({error}); `ray status` on the head node tells"
-            " its address."
-        ) from error
 
 
 def _room(ray: Any) -> int:
@@ -273,22 +159,8 @@ def _result_of(ray: Any, reference: Any, job: object) -> Any:
         ray.exceptions.OutOfMemoryError,
     ):
         return Lost(job, None)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, Exception) and not isinstance(
-            error.cause, ray.exceptions.RayError
-        ):
-            error.cause.add_note(str(error))
-            raise error.cause from None
-        raise InputError(_why_not_run(_lines(error)[-1])) from error
     except ray.exceptions.RayError as error:
-        raise InputError(_why_not_run(_lines(error)[0])) from error
-
-
-def _why_not_run(reason: str) -> str:
-    return (
-        f"The Ray cluster cannot run the work ({reason}); every node needs the same versions of"
-        " Python, Ray and Eosin, and whatever else the command names."
-    )
+        raise as_cause(ray, error) from None
 
 
 def _cancel(ray: Any, running: list[Any]) -> None:
@@ -298,8 +170,3 @@ def _cancel(ray: Any, running: list[Any]) -> None:
             ray.cancel(reference, force=True)
     if running:
         ray.wait(running, num_returns=len(running), timeout=_SECONDS_TO_ANSWER)
-
-
-def _lines(error: BaseException) -> list[str]:
-    lines = str(error).strip().splitlines()
-    return [line.strip().rstrip(".") for line in lines] or [type(error).__name__]
