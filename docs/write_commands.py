@@ -21,7 +21,7 @@ def help_of(words: list[str]) -> str:
 def write(path: Path) -> None:
     """Writes the page of all commands."""
     parts = ["# Commands", "", "Made by `make docs` from the commands' own help.", ""]
-    commands = [[name] for name in COMMANDS if name != "weights"]
+    commands = [[name] for name in COMMANDS]
     below = [each.name.split() for command in COMMANDS.values() for each in command.below]
     for words in ([], *commands, *below, ["pretrain", "dino"]):
         parts += [f"## eosin {' '.join(words)}".rstrip(), "", "```text", help_of(words), "```", ""]

@@ -36,7 +36,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in (*COMMANDS, *BELOW) if name not in ("pretrain", "weights", *GROUPS)],
+    [name for name in (*COMMANDS, *BELOW) if name not in ("pretrain", *GROUPS)],
 )
 def test_each_command_has_help_with_an_example(
     name: str, capsys: pytest.CaptureFixture[str]
@@ -72,8 +72,9 @@ def test_an_unknown_option_is_wrong_usage(capsys: pytest.CaptureFixture[str]) ->
         (["pretrain", "dino"], "--data is missing"),
         (["tile", "--slides", "no/such/slide.svs", "--out", "out"], "no/such/slide.svs"),
         (["evaluate", "no/such/encoder", "--on", ".", "--out", "out"], "no/such/encoder"),
+        (["embed", "no/such/encoder", "--data", ".", "-o", "out"], "no/such/encoder"),
         (["report", "no/such/results", "--out", "out"], "no/such/results"),
-        (["weights"], "eosin weights list"),
+        (["weights", "polish"], "eosin weights --help"),
         (["store", "polish"], "eosin store --help"),
         (["store", "verify", "no/such/store"], "no/such/store"),
         (["store", "verify"], "No stores to verify"),

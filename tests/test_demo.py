@@ -53,6 +53,7 @@ def test_the_line_on_synthetic_slides_says_so_and_resumes(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("tiny")
+@pytest.mark.slow
 def test_the_line_on_real_slides_quarantines_the_bad_ones(
     tmp_path: Path, shared_data: Path
 ) -> None:

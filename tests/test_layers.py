@@ -14,13 +14,13 @@ LAYERS = [
     {"commands"},
     {"demo", "recipes"},
     {"report", "tasks", "pretrain", "tiling", "compat"},
-    {"results", "protocols", "nuclei", "probes", "embeddings", "methods", "datasets", "weights"}
-    | {"store"},
+    {"embeddings"},
+    {"results", "protocols", "nuclei", "probes", "methods", "datasets", "weights", "store"},
     {"encoders", "engine", "images", "slides", "synthetic"},
-    {"provenance", "plugins", "errors", "atomic", "progress"},
+    {"provenance", "plugins", "errors", "atomic", "progress", "ray_cluster"},
 ]
 WITHOUT_TORCH = ("slides", "store", "tiling", "images", "synthetic")
-WITHOUT_TORCH += ("errors", "atomic", "plugins", "progress", "cli", "commands")
+WITHOUT_TORCH += ("errors", "atomic", "plugins", "progress", "ray_cluster", "cli", "commands")
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

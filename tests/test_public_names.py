@@ -12,6 +12,7 @@ def test_public_names_are_pinned() -> None:
     assert eosin.__all__ == [
         "InputError",
         "TileStore",
+        "embed_images",
         "evaluate",
         "export_encoder",
         "load_encoder",

@@ -8,9 +8,10 @@ __version__ = "0.1.0.dev0"
 _HOMES = {
     "InputError": "eosin.errors",
     "TileStore": "eosin.store.tile_store",
+    "embed_images": "eosin.embeddings.embed",
     "evaluate": "eosin.tasks._evaluate",
-    "export_encoder": "eosin.weights",
-    "load_encoder": "eosin.weights",
+    "export_encoder": "eosin.weights.export",
+    "load_encoder": "eosin.weights.load",
     "open_slide": "eosin.slides.reader",
     "pretrain_encoder": "eosin.pretrain.run",
     "tile": "eosin.tiling.run",

@@ -9,6 +9,7 @@ from eosin import __version__
 from eosin.commands import (
     bench_data,
     demo,
+    embed,
     evaluate,
     pretrain,
     report,
@@ -22,7 +23,7 @@ from eosin.commands._base import Command, listing
 from eosin.errors import InputError, Interrupted, UsageError
 
 # In the order of work, which is that of the overview.
-_MODULES = (demo, tile, store, stain, views, bench_data, pretrain, evaluate, report, weights)
+_MODULES = (demo, tile, store, stain, views, bench_data, pretrain, embed, evaluate, report, weights)
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
 
 
@@ -60,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"eosin {name}: stopped; the same command resumes.", file=sys.stderr)
         return 4
-    print(json.dumps(outcome.facts) if wants_json else outcome.text)
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(outcome.facts) if wants_json else outcome.text)
     return outcome.exit_code
 
 

@@ -6,9 +6,11 @@ import pytest
 import safetensors.numpy
 import torch
 
+from eosin.embeddings import parts
 from eosin.embeddings.cache import cache_key, embed
 from eosin.embeddings.extract import Config
 from eosin.encoders import Encoder, build_encoder
+from eosin.errors import InputError
 
 CONFIG = Config(precision="fp32", batch_size=8, workers=1)
 
@@ -63,10 +65,11 @@ def test_batch_size_and_threads_share_an_entry(encoder: Encoder, tmp_path: Path)
         lambda: cache_key(small(input_px=48), Counted(), CONFIG),
         lambda: cache_key(small(), Counted(manifest_sha256="1"), CONFIG),
         lambda: cache_key(small(), Counted(), Config(precision="bf16")),
+        lambda: cache_key(small(), Counted(), Config(precision="fp32", backend="openvino")),
         lambda: cache_key(small(), Counted(), CONFIG, shift="stain-shift-v1"),
         lambda: cache_key(build_encoder("colour_histogram"), Counted(), CONFIG),
     ],
-    ids=["weights", "transform", "images", "precision", "shift", "architecture"],
+    ids=["weights", "transform", "images", "precision", "backend", "shift", "architecture"],
 )
 def test_whatever_changes_embeddings_changes_the_key(changed: Callable[[], str]) -> None:
     assert changed() != cache_key(small(), Counted(), CONFIG)
@@ -132,3 +135,51 @@ def test_a_file_of_other_images_under_the_same_name_is_not_used(
     others = Counted(name="other")
     embed(encoder, others, CONFIG, tmp_path)
     assert others.reads == 5
+
+
+class Stopping(Counted):
+    """Images of which one ends the work."""
+
+    def __init__(self, count: int, at: int, error: BaseException) -> None:
+        super().__init__(count)
+        self._at, self._error = at, error
+
+    def read(self, index: int) -> np.ndarray:
+        if index == self._at:
+            raise self._error
+        return super().read(index)
+
+
+def test_a_run_that_was_stopped_goes_on(encoder: Encoder, tmp_path: Path) -> None:
+    config = Config(precision="fp32", batch_size=2, workers=1)
+    expected = embed(encoder, Counted(9), config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        embed(encoder, Stopping(9, 7, KeyboardInterrupt()), config, tmp_path / "stopped")
+    (unfinished,) = (tmp_path / "stopped").glob("*.parts")
+    assert not list((tmp_path / "stopped").glob("*.safetensors"))
+    images = Counted(9)
+    found = embed(encoder, images, config, tmp_path / "stopped")
+    assert (found == expected).all() and 0 < images.reads < 9
+    assert not unfinished.exists() and only_file(tmp_path / "stopped").suffix == ".safetensors"
+
+
+def test_bad_input_leaves_nothing(encoder: Encoder, tmp_path: Path) -> None:
+    config = Config(precision="fp32", batch_size=2, workers=1)
+    with pytest.raises(InputError, match="torn"):
+        embed(encoder, Stopping(9, 7, InputError("torn")), config, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_do_not_meet(encoder: Encoder, tmp_path: Path) -> None:
+    class Meeting(Counted):
+        def read(self, index: int) -> np.ndarray:
+            (unfinished,) = tmp_path.glob("*.parts")
+            with (
+                pytest.raises(InputError, match="being written by another run"),
+                parts.locked(unfinished),
+            ):
+                pass
+            return super().read(index)
+
+    embed(encoder, Meeting(), CONFIG, tmp_path)
+    only_file(tmp_path)

@@ -6,7 +6,14 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from eosin.embeddings.extract import SHIFTS, Config, extract, fit_to_square
+from eosin.embeddings.extract import (
+    SHIFTS,
+    Config,
+    Extractor,
+    batches_of,
+    extract,
+    fit_to_square,
+)
 from eosin.encoders import Encoder, build_encoder
 from eosin.errors import InputError, UsageError
 from eosin.images.stain_shift import NAME, shift_stain
@@ -110,3 +117,40 @@ def test_senseless_settings_are_refused() -> None:
         Config(batch_size=0)
     with pytest.raises(UsageError, match="--workers -1"):
         Config(workers=-1)
+
+
+def test_unreadable_images_are_named_and_keep_the_places_of_others(encoder: Encoder) -> None:
+    class Torn(Numbered):
+        def read(self, index: int) -> np.ndarray:
+            if index in (2, 9):
+                raise InputError(f"tile {index} is torn")
+            return super().read(index)
+
+    whole = extract(encoder, Numbered(11), EXACT)
+    extractor = Extractor(encoder, Torn(11), EXACT, skips_unreadable=True, expected=11)
+    made = list(extractor.run(batches_of(11, 4)))
+    assert [batch.images for batch in made] == [range(0, 4), range(4, 8), range(8, 11)]
+    reasons = {index: reason for batch in made for index, reason in batch.unreadable.items()}
+    assert reasons == {2: "tile 2 is torn", 9: "tile 9 is torn"}
+    found = np.concatenate([batch.embeddings for batch in made])
+    others = [index for index in range(11) if index not in reasons]
+    assert (found[others] == whole[others]).all()
+    with pytest.raises(InputError, match="torn"):
+        extract(encoder, Torn(11), EXACT)
+
+
+def test_batches_may_be_asked_for_in_any_order(encoder: Encoder) -> None:
+    whole = extract(encoder, Numbered(11), EXACT)
+    extractor = Extractor(encoder, Numbered(11), EXACT, expected=11)
+    for images in (range(8, 11), range(0, 4), range(4, 8)):
+        (batch,) = extractor.run([images])
+        assert (batch.embeddings == whole[images.start : images.stop]).all()
+
+
+def test_nothing_gives_an_empty_matrix(encoder: Encoder) -> None:
+    assert extract(encoder, Numbered(0), EXACT).shape == (0, 512)
+
+
+def test_an_unknown_back_end_is_refused() -> None:
+    with pytest.raises(UsageError, match="--backend tensorrt"):
+        Config(backend="tensorrt")

@@ -574,6 +574,7 @@ def _write_huge_slide(path: Path, edge_px: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_worker_does_not_grow_with_slides(
     write_slide: WriteSlide, tmp_path: Path
 ) -> None:
