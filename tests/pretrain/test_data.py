@@ -228,16 +228,27 @@ def test_closing_waits_for_nothing_but_the_tiles_at_hand():
 def test_a_keyboard_interrupt_while_waiting_ends_the_threads():
     source = Gate(40)
     made = batches([source], None, VIEWS, 8, 0, 0, 1000, workers=2)
+    handled = threading.Event()
+
+    def handle(*_):
+        handled.set()
+        raise KeyboardInterrupt
 
     def interrupt():
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        # A batch that is finished before the interrupt is noticed would be handed over.
+        assert handled.wait(60)
         source.opened.set()
 
-    interrupter = threading.Timer(0.2, interrupt)
-    interrupter.start()
-    with pytest.raises(KeyboardInterrupt):
-        next(made)
-    interrupter.join()
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        interrupter = threading.Timer(0.2, interrupt)
+        interrupter.start()
+        with pytest.raises(KeyboardInterrupt):
+            next(made)
+        interrupter.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not maker_threads()
     with pytest.raises(StopIteration):
         next(made)
