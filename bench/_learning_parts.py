@@ -43,17 +43,19 @@ def sweep(method: str, side: str) -> list[Part]:
 
 
 def all_parts(seeds: Sequence[int]) -> list[Part]:
-    """Everything, in an order that gives first results early: baselines, sweeps, seed by seed."""
+    """Everything: baselines, sweeps, and seed by seed the sides of the gate, then the other."""
     parts = [Part(method=COLOUR_HISTOGRAM, side="baseline", seed=0)]
     parts += [Part(method="random", side="baseline", seed=seed) for seed in seeds]
     for method in settings.METHODS:
         for side in ("official", "lightly"):
             parts += sweep(method, side)
+    gated = [side for side in SIDES if side != "pathology"]
     parts += [
         Part(method=method, side=side, seed=seed)
+        for sides in (gated, ["pathology"])
         for seed in seeds
         for method in settings.METHODS
-        for side in SIDES
+        for side in sides
     ]
     return parts
 
