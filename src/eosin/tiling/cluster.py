@@ -1,7 +1,6 @@
 """Work shared by a Ray cluster: one task per job, on nodes that see the same files."""
 
 import contextlib
-import importlib
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -69,10 +68,10 @@ def run(
                     number = left.popleft()
                     running[task.remote(work, jobs[number], folders, notes)] = number
                 ready, _ = ray.wait(list(running), timeout=_SECONDS_BETWEEN_NOTES)
+                ended = [(running.pop(reference), reference) for reference in ready]
+                results = [_result_of(ray, reference, jobs[number]) for number, reference in ended]
                 inbox.empty(_SECONDS_TO_ANSWER)
-                for reference in ready:
-                    number = running.pop(reference)
-                    result = _result_of(ray, reference, jobs[number])
+                for (number, _), result in zip(ended, results, strict=True):
                     tries[number] += 1
                     if isinstance(result, Lost) and tries[number] < _TRIES:
                         left.appendleft(number)
@@ -123,8 +122,10 @@ class _Inbox:
             self._report(note)
 
 
-def _do(work: Callable[..., Any], job: Any, folders: list[Path], notes: Any) -> Any:
-    """Does one job, in a process of the cluster that does one at a time."""
+def _do(
+    work: Callable[..., Any], job: Any, folders: list[Path], notes: Any
+) -> tuple[Any, list[Any]]:
+    """Does one job, in a process of the cluster; returns its result and its last note, if any."""
     enter_folder(folders, "Slides, store")
     cv2.setNumThreads(1)
     last: list[Any] = []
@@ -132,11 +133,8 @@ def _do(work: Callable[..., Any], job: Any, folders: list[Path], notes: Any) -> 
     def add(note: Any) -> None:
         last[:] = [notes.add.remote(note)]
 
-    result = work(job, add)
-    # A result must not overtake what was said before it; but notes are not worth a failure.
-    with contextlib.suppress(Exception):
-        importlib.import_module("ray").get(last, timeout=_SECONDS_TO_ANSWER)
-    return result
+    # Whoever waits for the last note here is taken to need no CPU, and a job too many is begun.
+    return work(job, add), last
 
 
 def _room(ray: Any) -> int:
@@ -144,14 +142,18 @@ def _room(ray: Any) -> int:
 
 
 def _result_of(ray: Any, reference: Any, job: object) -> Any:
-    """What a task returned, or Lost if its process died.
+    """What a task returned, once its last note has arrived, or Lost if its process died.
 
     Raises:
         InputError: the task could not be run.
         Exception: whatever the work raised.
     """
     try:
-        return ray.get(reference)
+        result, last = ray.get(reference)
+        # A result must not overtake what was said before it.
+        if last:
+            ray.wait(last, timeout=_SECONDS_TO_ANSWER)
+        return result
     except (
         ray.exceptions.WorkerCrashedError,
         ray.exceptions.NodeDiedError,
