@@ -44,3 +44,19 @@ def test_a_folder_has_one_writer(tmp_path: Path) -> None:
         assert "another run" in refused.stderr
     allowed = subprocess.run([sys.executable, "-c", attempt], capture_output=True, text=True)
     assert allowed.stdout == "held\n"
+
+
+def test_a_shared_lock_is_held_by_several_and_beside_no_other(tmp_path: Path) -> None:
+    with (
+        atomic.locked(tmp_path, is_shared=True),
+        atomic.locked(tmp_path, is_shared=True),
+        pytest.raises(InputError, match="another run"),
+        atomic.locked(tmp_path),
+    ):
+        pass
+    with (
+        atomic.locked(tmp_path),
+        pytest.raises(InputError, match="another run"),
+        atomic.locked(tmp_path, is_shared=True),
+    ):
+        pass

@@ -53,8 +53,12 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Generator[None]:
+def locked(folder: Path, *, is_shared: bool = False) -> Generator[None]:
     """Holds the folder for one writing run; the lock falls with the process, however it ends.
+
+    Args:
+        folder: it is made where it is not there.
+        is_shared: holds it together with others that share it, but with nobody else.
 
     Raises:
         InputError: another process holds it.
@@ -62,7 +66,8 @@ def locked(folder: Path) -> Generator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
                 f"{folder} is being written by another run; wait for it, or choose another --out."
