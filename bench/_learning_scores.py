@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from bench._learning_data import LC25000, PCAM, Data
 from bench._learning_settings import METHODS
-from eosin import plugins
 from eosin.datasets._base import LabelledImages
 from eosin.embeddings import extract
+from eosin.embeddings.embedded import Embedded, embed_splits
 from eosin.encoders import Encoder
 from eosin.images.stain_shift import NAME as STAIN_SHIFT
-from eosin.tasks._base import Embedded
-from eosin.tasks._evaluate import embed_splits
+from eosin.protocols import strict
+from eosin.tasks._base import Job, run_head
 
 TASKS = ("knn", "linear")
 SIDES = ("official", "pathology", "lightly")
@@ -43,8 +43,9 @@ def evaluate(encoder: Encoder, data: Data) -> dict[str, Any]:
     for name, splits in data.labelled.items():
         embedded = _embed(encoder, splits)
         for task in TASKS:
-            module = plugins.load("tasks", task)
-            for result, predictions in module.run(module.Config(), embedded):
+            job = Job(task=task, protocol=strict.PROTOCOL)
+            head = getattr(strict.PROTOCOL, task)
+            for result, predictions in run_head(task, head, job, embedded):
                 key = f"{name}/{task}"
                 predicted[f"{key}/{result.data.shift}"] = "".join(map(str, predictions.predicted))
                 selection[key] = float(result.selection["balanced_accuracy"])

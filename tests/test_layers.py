@@ -12,12 +12,14 @@ ROOT = Path(eosin.__file__).parent
 LAYERS = [
     {"cli", "__main__"},
     {"commands"},
-    {"demo", "recipes"},
-    {"report", "tasks", "pretrain", "tiling", "compat"},
+    {"demo", "recipes", "reproduce"},
+    {"report", "tasks", "pretrain", "tiling", "compat", "audit"},
+    {"finetuning"},
+    {"protocols"},
     {"embeddings"},
-    {"results", "protocols", "nuclei", "probes", "methods", "datasets", "weights", "store"},
+    {"results", "nuclei", "probes", "methods", "datasets", "weights", "store"},
     {"encoders", "engine", "images", "slides", "synthetic"},
-    {"provenance", "plugins", "errors", "atomic", "progress", "ray_cluster"},
+    {"provenance", "plugins", "errors", "atomic", "progress", "ray_cluster", "downloads"},
 ]
 WITHOUT_TORCH = ("slides", "store", "tiling", "images", "synthetic")
 WITHOUT_TORCH += ("errors", "atomic", "plugins", "progress", "ray_cluster", "cli", "commands")

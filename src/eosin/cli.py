@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 from eosin import __version__
 from eosin.commands import (
+    audit,
     bench_data,
     demo,
     embed,
     evaluate,
     pretrain,
     report,
+    reproduce,
+    results,
     stain,
     store,
     tile,
@@ -23,7 +26,10 @@ from eosin.commands._base import Command, listing
 from eosin.errors import InputError, Interrupted, UsageError
 
 # In the order of work, which is that of the overview.
-_MODULES = (demo, tile, store, stain, views, bench_data, pretrain, embed, evaluate, report, weights)
+_MODULES = (
+    *(demo, tile, store, stain, views, bench_data, pretrain),
+    *(embed, evaluate, report, results, audit, reproduce, weights),
+)
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
 
 

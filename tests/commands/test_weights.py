@@ -12,9 +12,9 @@ import pytest
 
 from eosin.cli import main
 from eosin.weights import RELEASED, load_encoder
+from tests.downloads.release_server import Release, make_certificate, serving
 from tests.weights import made_up_release as made_up
 from tests.weights.made_up_release import RESNET, VIT
-from tests.weights.release_server import Release, make_certificate, serving
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
+from eosin.errors import InputError
 from eosin.probes import knn
 from eosin.probes.knn import KnnProbe, find_neighbours, vote
 
@@ -15,11 +16,10 @@ def blobs(count: int, dim: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndar
     return (centres[labels] + generator.normal(size=(count, dim))).astype(np.float32), labels
 
 
-@pytest.mark.parametrize("tile_values", [1, 500, 2**24])
-def test_neighbours_are_those_of_scikit_learn(
-    monkeypatch: pytest.MonkeyPatch, tile_values: int
-) -> None:
-    monkeypatch.setattr(knn, "_TILE_VALUES", tile_values)
+@pytest.mark.parametrize("rows", [1, 7, 4096])
+def test_neighbours_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(knn, "_QUERY_ROWS", rows)
+    monkeypatch.setattr(knn, "_KEY_ROWS", rows)
     keys, _ = blobs(200)
     queries, _ = blobs(60, seed=1)
     cosines, indices = find_neighbours(queries, keys, 7)
@@ -76,3 +76,58 @@ def test_cosines_far_below_zero_do_not_vanish() -> None:
     shares = vote(np.array([[-0.99, -1.0]], dtype=np.float32), np.array([[0, 1]]), 2, 0.001)
     assert shares.sum() == pytest.approx(1)
     assert shares[0, 0] > shares[0, 1] > 0
+
+
+def exact(queries: np.ndarray, keys: np.ndarray, k: int) -> np.ndarray:
+    """Neighbours by cosines of float64 rounded to float32, of equals the first."""
+    queries, keys = queries.astype(np.float64), keys.astype(np.float64)
+    cosines = queries @ keys.T
+    cosines /= np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(keys, axis=1)
+    return np.argsort(-cosines.astype(np.float32), axis=1, kind="stable")[:, :k]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.7, 2.0])
+@pytest.mark.parametrize("offset", [0.0, 1.0, 1000.0])
+@pytest.mark.parametrize("pairs_worth_turning", [0, 2**60])
+def test_neighbours_are_those_of_float64_whatever_is_known_of_the_vectors(
+    monkeypatch: pytest.MonkeyPatch, decay: float, offset: float, pairs_worth_turning: int
+) -> None:
+    monkeypatch.setattr(knn, "_PAIRS_WORTH_TURNING", pairs_worth_turning)
+    monkeypatch.setattr(knn, "_KEY_ROWS", 256)
+    generator = np.random.default_rng(0)
+    scale = np.arange(1, 97) ** -decay
+    vectors = (offset * scale[0] + generator.normal(size=(3400, 96)) * scale).astype(np.float32)
+    queries, keys = vectors[:400], vectors[400:]
+    keys[1500:1600] = keys[:100]
+    _, indices = find_neighbours(queries, keys, 10)
+    expected = exact(queries, keys, 10)
+    # Rounding to float32 may fall to the other side where float64 sums in another order.
+    assert (indices == expected).mean() > 0.999
+
+
+def test_turned_searches_rule_keys_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knn, "_PAIRS_WORTH_TURNING", 0)
+    calls = []
+    keep_near = knn.keep_near
+    monkeypatch.setattr(knn, "keep_near", lambda *given: calls.append(keep_near(*given)))
+    generator = np.random.default_rng(0)
+    vectors = (generator.normal(size=(8000, 96)) * np.arange(1, 97) ** -1.0).astype(np.float32)
+    _, indices = find_neighbours(vectors[:400], vectors[400:], 3)
+    assert (indices == exact(vectors[:400], vectors[400:], 3)).mean() > 0.999
+    assert len(calls) > 3
+
+
+def test_no_keys_but_a_few_and_no_queries() -> None:
+    keys = np.eye(3, dtype=np.float32)
+    cosines, indices = find_neighbours(np.empty((0, 3), dtype=np.float32), keys, 2)
+    assert cosines.shape == indices.shape == (0, 2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    good, bad = np.ones((4, 3), dtype=np.float32), np.ones((4, 3), dtype=np.float32)
+    bad[2, 1] = value
+    with pytest.raises(InputError, match="Row 2 of the keys"):
+        find_neighbours(good, bad, 2)
+    with pytest.raises(InputError, match="Row 2 of the queries"):
+        find_neighbours(bad, good, 2)

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
-from eosin.results.comparison import compare_encoders, encoder_labels, is_baseline
+from eosin.results.comparison import compare_encoders
 from eosin.results.files import read_results, write_job
+from eosin.results.names import encoder_labels, is_baseline
 from eosin.results.statistics import compare, measure_mean
 
 METHOD, RANDOM, COLOUR = "resnet18.barlow_twins", "random/resnet18", "colour_histogram"
@@ -20,6 +23,12 @@ def compared(tmp_path, make_predictions, make_result):
     return write_and_compare
 
 
+def untested(difference):
+    """A difference with its interval alone."""
+    assert 0 < difference.p <= difference.p_adjusted <= 1
+    return replace(difference, p=None, p_adjusted=None)
+
+
 def test_cells_hold_what_the_statistics_say(compared, make_predictions):
     comparison = compared(
         (3.0, 1, {"name": METHOD}), (1.0, 2, {"name": RANDOM}), (1.4, 3, {"name": COLOUR})
@@ -31,12 +40,12 @@ def test_cells_hold_what_the_statistics_say(compared, make_predictions):
     cell = comparison.cells[METHOD, column]
     assert cell.metric == measure_mean([method], "balanced_accuracy")
     assert cell.behind is None
-    assert cell.versus == {
+    assert {name: untested(each) for name, each in cell.versus.items()} == {
         RANDOM: compare([method], [random], "balanced_accuracy"),
         COLOUR: compare([method], [colour], "balanced_accuracy"),
     }
     behind = comparison.cells[RANDOM, column].behind
-    assert behind == compare([method], [random], "balanced_accuracy")
+    assert untested(behind) == compare([method], [random], "balanced_accuracy")
     assert list(comparison.cells[RANDOM, column].versus) == [COLOUR]
     assert comparison.cells[COLOUR, column].versus == {}
 
@@ -82,7 +91,7 @@ def test_shifted_images_are_a_column_of_their_own_and_compared_with_the_clean_on
     assert (clean.shift, shifted.shift) == ("none", "stain-shift-v1")
     assert clean.family == shifted.family
     assert comparison.cells[METHOD, clean].versus_clean is None
-    assert comparison.cells[METHOD, shifted].versus_clean == compare(
+    assert untested(comparison.cells[METHOD, shifted].versus_clean) == compare(
         [make_predictions(1.0, 2)], [make_predictions(2.0, 1)], "balanced_accuracy"
     )
 
@@ -140,6 +149,60 @@ def test_the_metric_can_be_chosen(compared, make_predictions):
     comparison = compared((1.0, 1, {"name": METHOD}), metric="auroc")
     cell = comparison.cells[METHOD, comparison.columns[0]]
     assert cell.metric == measure_mean([make_predictions(1.0, 1)], "auroc")
+
+
+def test_letters_and_verdicts_come_from_the_same_corrected_tests(compared):
+    comparison = compared(
+        (3.0, 1, {"name": "best"}),
+        (2.9, 2, {"name": "near"}),
+        (1.2, 3, {"name": "far"}),
+        (1.1, 4, {"name": COLOUR}),
+    )
+    (column,) = comparison.columns
+    ranking = comparison.ranking(column)
+    leader = ranking[0][1]
+    assert leader.letters.startswith("a")
+    for name, cell in ranking[1:]:
+        shares_a_letter = bool(set(leader.letters) & set(cell.letters))
+        assert shares_a_letter == (not cell.behind.is_real), name
+        assert cell.behind.is_real == (cell.behind.p_adjusted < 0.05)
+        # Six pairs were tested.
+        assert cell.behind.p <= cell.behind.p_adjusted <= min(1, 6 * cell.behind.p)
+    assert {ranking[2][1].letters, ranking[3][1].letters} == {"b"}
+
+
+def test_correction_makes_a_borderline_difference_unresolved(compared):
+    pair = ((2.0, 1, {"name": "m"}), (1.6, 2, {"name": "n"}))
+    others = tuple((1.8 + 0.01 * i, 10 + i, {"name": f"o{i}"}) for i in range(8))
+    alone = compared(*pair)
+    (column,) = alone.columns
+    p = next(cell.behind.p for _, cell in alone.ranking(column) if cell.behind)
+    many = compared(*pair, *others)
+    worst = many.cells[next(n for n, c in alone.ranking(column) if c.behind), column]
+    assert worst.behind.p_adjusted >= min(1, 2 * p)
+
+
+def test_what_a_column_resolves_is_known(compared):
+    comparison = compared((3.0, 1, {"name": METHOD}), (2.9, 2, {"name": "other"}))
+    (column,) = comparison.columns
+    found = comparison.resolutions[column]
+    assert 0.02 < found.observed < 0.3
+    assert 0.02 < found.before < 0.3
+    by_area = compared(metric="auroc")
+    assert by_area.resolutions[column].before is None
+    alone = compared((3.0, 1, {"name": METHOD, "task": "knn"}))
+    assert {c.family.task: r.observed for c, r in alone.resolutions.items()}["knn"] is None
+
+
+def test_encoders_are_ordered_by_one_protocol_and_never_by_a_mixture(compared):
+    comparison = compared(
+        (3.0, 1, {"name": "one", "task": "knn"}),
+        (2.0, 2, {"name": "two", "task": "knn"}),
+        (0.2, 3, {"name": "one", "task": "linear"}),
+        (9.0, 4, {"name": "two", "task": "linear"}),
+    )
+    assert comparison.columns[0].family.task == "knn"
+    assert comparison.encoders == ("one", "two")
 
 
 def test_baselines_are_known_by_their_names():

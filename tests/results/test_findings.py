@@ -1,5 +1,10 @@
-from eosin.results.comparison import Cell, Column, Comparison, Family
-from eosin.results.findings import describe, summarise
+from dataclasses import replace
+
+from eosin.results.columns import Column, Family
+from eosin.results.comparison import Cell, Comparison
+from eosin.results.findings import describe, describe_rankings, summarise
+from eosin.results.rankings import MeanRank, Ranking
+from eosin.results.resolution import Resolution
 from eosin.results.schema import Metric
 from eosin.results.statistics import Difference
 
@@ -112,6 +117,81 @@ def test_the_summary_counts_columns():
         "its architecture in 2 of 2; really better than the colour histogram in 1 of 2 and really "
         "worse in 1."
     ]
+
+
+def test_protocols_are_summed_up_one_by_one():
+    other = replace(column(), family=replace(FAMILY, protocol="eva-2025-03 v1"))
+    lines = summarise(
+        comparison(
+            {
+                ("a", column()): cell(0.9),
+                ("b", column()): cell(0.8, behind=REAL),
+                ("a", other): cell(0.7),
+            }
+        )
+    )
+    assert lines == [
+        "By strict v1, a is best or tied with the best in 1 of 1 column.",
+        "By strict v1, b is best or tied with the best in 0 of 1 column.",
+        "By eva-2025-03 v1, a is best or tied with the best in 1 of 1 column.",
+    ]
+
+
+def test_the_corrected_test_decides_and_not_the_interval():
+    corrected = replace(REAL, p=0.02, p_adjusted=0.2)
+    text = said({("a", column()): cell(0.9), ("b", column()): cell(0.8, behind=corrected)})
+    assert "is not resolved" in text
+    text = said({("a", column()): cell(0.9, versus={"colour_histogram": corrected})})
+    assert "Not shown to be better than the colour histogram: a." in text
+
+
+def resolved(groups, encoders, found):
+    where = column(groups=groups)
+    cells = {(name, where): cell(0.9) for name in encoders}
+    whole = replace(comparison(cells), resolutions={where: found})
+    return " ".join(describe(FAMILY, whole))
+
+
+def test_what_the_test_set_resolves_is_said():
+    found = Resolution(before=0.05, observed=0.031)
+    text = resolved(100, "ab", found)
+    assert "on 500 images in 100 groups shows a difference of 0.031 in four of five" in text
+    assert "0.050 was to be expected" in text
+    assert "four of five" not in resolved(100, "a", Resolution(before=0.05, observed=None))
+
+
+def test_too_few_groups_to_show_anything_are_pointed_out():
+    found = Resolution(before=0.05, observed=0.3)
+    # Ten pairs, each with a p-value of 2^-7 at best.
+    assert "8 test groups and 10 pairs of encoders no difference" in resolved(8, "abcde", found)
+    assert "no difference" not in resolved(8, "abc", found)
+
+
+def test_ranks_over_data_sets_are_summed_up_for_all_that_come_first():
+    ranks = tuple(
+        MeanRank(encoder=name, value=value, low=1.0, high=value)
+        for name, value in (("a", 1.5), ("b", 1.5), ("c", 3.0))
+    )
+    found = Ranking(
+        task="knn",
+        protocol="strict v1",
+        label_fraction=0.1,
+        shift="stain-shift-v1",
+        data=("bach", "crc"),
+        ranks=ranks,
+        friedman=0.1,
+        critical=2.3,
+        bars=(),
+    )
+    whole = replace(comparison({("a", column()): cell(0.9)}), rankings=(found,))
+    assert describe_rankings(whole) == [
+        "By knn, strict v1, 0.1 of the labels, stain-shift-v1, a and b have the best mean rank "
+        "over 2 data sets, 1.50 [1.00, 1.50] of 3."
+    ]
+
+
+def test_a_metric_that_no_row_gives_is_said_so():
+    assert summarise(comparison({})) == ["No row gives the balanced accuracy."]
 
 
 def test_baselines_alone_are_not_summed_up():

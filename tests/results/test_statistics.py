@@ -55,7 +55,7 @@ def sklearn_values(predictions):
 @given(any_predictions())
 def test_every_metric_is_that_of_scikit_learn(predictions):
     measured = measure(predictions, draws=10)
-    assert {name: metric.value for name, metric in measured.items()} == pytest.approx(
+    assert {name: measured[name].value for name in METRICS} == pytest.approx(
         sklearn_values(predictions)
     )
 
@@ -224,7 +224,7 @@ def test_equal_seeds_give_equal_intervals_and_others_do_not():
 
 def test_auroc_is_left_out_for_a_single_class():
     single = predicted([0, 0, 0], [0, 1, 0])
-    assert set(measure(single, draws=5)) == set(METRICS) - {"auroc"}
+    assert set(measure(single, draws=5)) & set(METRICS) == set(METRICS) - {"auroc"}
     with pytest.raises(InputError, match="one class"):
         measure_mean([single], "auroc")
 

@@ -30,7 +30,7 @@ def test_the_terminal_shows_values_intervals_and_verdicts(comparison):
     text = printed(comparison, 120)
     cell = comparison.cells["method", comparison.columns[0]]
     metric, difference = cell.metric, cell.versus["colour_histogram"]
-    assert f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}] best" in text
+    assert f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}] a best" in text
     assert f"colour {difference.value:+.3f} real" in text
     assert "linear, strict v1" in text and "stain-shift-v1" in text
 

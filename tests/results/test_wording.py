@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from eosin.results.comparison import Cell, Column, Comparison, Family
+from eosin.results.columns import Column, Family
+from eosin.results.comparison import Cell, Comparison
 from eosin.results.schema import Metric
 from eosin.results.statistics import Difference
 from eosin.results.wording import column_lines, difference_text, interval_text, standing

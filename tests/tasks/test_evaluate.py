@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -7,7 +8,8 @@ from PIL import Image
 
 from eosin.encoders import build_encoder
 from eosin.errors import InputError, UsageError
-from eosin.results.files import read_predictions, read_results
+from eosin.provenance import plain
+from eosin.results.files import read_predictions, read_results, write_job
 from eosin.tasks._evaluate import Config, evaluate
 from eosin.weights import export_encoder
 
@@ -141,10 +143,16 @@ def test_what_does_not_exist_is_said_before_any_work(
     ("changes", "said"),
     [
         ({"encoders": ()}, "at least one encoder"),
-        ({"on": ()}, "dataset with --on"),
+        ({"on": ()}, "--on, --task"),
         ({"task": ()}, "--task"),
-        ({"task": ("guess",)}, "no task 'guess'; choose from: knn, linear"),
-        ({"protocol": "lenient"}, "no protocol 'lenient'"),
+        ({"task": ("guess",)}, "no task 'guess'; choose from: "),
+        ({"task": ("knn",), "protocol": ("paper",)}, "--task knn"),
+        ({"labels": (0.0,)}, "--labels 0"),
+        ({"labels": (150.0,)}, "--labels 150"),
+        ({"seeds": 0}, "at least 1"),
+        ({"shard": "3/2"}, "--shard"),
+        ({"why": True}, "name two"),
+        ({"protocol": ("lenient",)}, "no protocol 'lenient'"),
         ({"on": (Path("a"), Path("b")), "dataset": "folder"}, "for one dataset"),
     ],
 )
@@ -162,3 +170,60 @@ def test_two_runs_on_one_folder_do_not_mix(exported: Path, labelled: Path, tmp_p
         pytest.raises(InputError, match="being written by another run"),
     ):
         evaluate(config(exported, labelled, tmp_path / "out"))
+
+
+def rows_without_time(out: Path) -> list[dict]:
+    rows = [row for row in read_results(out)]
+    kept = [plain(replace(row, seconds=0.0, provenance={}, folder=None)) for row in rows]
+    return sorted(kept, key=lambda row: row["row_id"])
+
+
+def test_shards_do_the_work_of_one_run(exported: Path, labelled: Path, tmp_path: Path) -> None:
+    grid = {"labels": (50.0, 100.0), "draws": 2, "protocol": ("strict", "uni-linear")}
+    evaluate(config(exported, labelled, tmp_path / "one", **grid))
+    for part in ("2/3", "1/3", "3/3"):
+        evaluate(config(exported, labelled, tmp_path / "parts", shard=part, **grid))
+    whole = rows_without_time(tmp_path / "one")
+    assert whole == rows_without_time(tmp_path / "parts")
+    # Three encoders, two tasks, two protocols, 2 + 1 parts of the labels, two kinds of images.
+    assert len(whole) == 3 * 2 * 2 * 3 * 2
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_rows(
+    exported: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = {"labels": (50.0, 100.0), "draws": 2}
+    evaluate(config(exported, labelled, tmp_path / "whole", **grid))
+    done: list[object] = []
+
+    def killed(folder: Path, rows: list) -> Path:
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(rows)
+        return write_job(folder, rows)
+
+    monkeypatch.setattr("eosin.tasks._evaluate.write_job", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(config(exported, labelled, tmp_path / "killed", **grid))
+    count = len(list((tmp_path / "killed").glob("job-*.jsonl")))
+    assert count == 5
+    written: list[object] = []
+    monkeypatch.setattr(
+        "eosin.tasks._evaluate.write_job",
+        lambda folder, rows: written.append(rows) or write_job(folder, rows),
+    )
+    evaluate(config(exported, labelled, tmp_path / "killed", **grid))
+    assert len(written) == 3 * 2 * 3 - 5
+    assert rows_without_time(tmp_path / "killed") == rows_without_time(tmp_path / "whole")
+
+
+def test_a_run_waits_for_no_shard_and_no_shard_for_a_run(
+    exported: Path, labelled: Path, tmp_path: Path
+) -> None:
+    from eosin.atomic import locked
+
+    with (
+        locked(tmp_path / "out"),
+        pytest.raises(InputError, match="being written by another run"),
+    ):
+        evaluate(config(exported, labelled, tmp_path / "out", shard="1/2"))

@@ -4,6 +4,7 @@ A module of this folder is a choice. It has `INFO`, `recognises(root)`, `splits(
 `load(root, split, options)`.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,6 +130,30 @@ def find_dataset(root: Path, name: str | None = None) -> ModuleType:
     if len(found) > 1:
         raise UsageError(f"{root} may be {' or '.join(found)}; say which with --dataset NAME.")
     return plugins.load("datasets", found[0] if found else _ANY_TREE)
+
+
+def data_folder() -> Path:
+    """The folder of installed data sets: `EOSIN_DATA`, or `data` here."""
+    return Path(os.environ.get("EOSIN_DATA", "data"))
+
+
+def resolve_root(name_or_path: Path) -> Path:
+    """Gives the folder of a data set: the path itself, or that of an installed one by its name.
+
+    Raises:
+        InputError: neither is there; the message says how to get the data set.
+    """
+    name = str(name_or_path)
+    if name_or_path.exists() or name not in plugins.names("datasets"):
+        return name_or_path
+    installed = data_folder() / name
+    if installed.is_dir():
+        return installed
+    info = plugins.load("datasets", name).INFO
+    raise InputError(
+        f"{name} is not in {data_folder()}: get it from {info.source}, and put it there or set "
+        "EOSIN_DATA to the folder that has it; or give the path of its folder."
+    )
 
 
 def describe_tree(root: Path, most_lines: int = 12) -> str:

@@ -24,7 +24,7 @@ from eosin.pretrain.monitor import embed_tiles
 from eosin.probes import linear
 from eosin.probes.knn import KnnProbe
 from eosin.progress import Bar
-from eosin.protocols import find_protocol
+from eosin.protocols import strict
 from eosin.provenance import available_cores
 
 Labels = NDArray[np.int64]
@@ -127,7 +127,7 @@ def score_labelled(
         labels=fitted.labels,
         n_classes=n_classes,
         k=_K,
-        temperature=find_protocol("strict").knn_temperature,
+        temperature=strict.KNN.temperature,
     ).predict(queries - centre)
     probe = linear.fit(features, fitted.labels, n_classes, _LINEAR_C, _LINEAR_ITERATIONS)
     hits = knn.argmax(1) == scored.labels

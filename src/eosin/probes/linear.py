@@ -1,32 +1,27 @@
 """Logistic regression on frozen embeddings."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
-Matrix = NDArray[np.float32]
-Labels = NDArray[np.int64]
+from eosin.probes._base import Labels, Matrix
+from eosin.probes._cross_entropy import Coefficients, CrossEntropy
+from eosin.probes._solver import Penalty, Solution, Solver, SquaredNorm
 
-# Below this many values an update is so short that threads wait for each other longer than they
-# compute: up to 40 times longer where other programs keep the cores busy.
-_VALUES_WORTH_THREADS = 2**24
+_BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinearProbe:
-    """A fitted linear classifier of standardised embeddings.
+    """A fitted linear classifier of embeddings.
 
     Attributes:
-        weights: [classes, D], for standardised embeddings.
+        weights: [classes, D], for embeddings less `mean` and divided by `scale`.
         bias: [classes].
         mean: of the training embeddings [D].
-        scale: standard deviation of the training embeddings [D], 1 where they do not vary.
+        scale: standard deviation of the training embeddings [D], 1 where they do not vary or are
+            not standardised.
         has_converged: whether the optimiser stopped by itself.
     """
 
@@ -45,18 +40,28 @@ class LinearProbe:
 
 
 def fit(
-    features: Matrix, labels: Labels, n_classes: int, c: float, max_iterations: int = 1000
+    features: Matrix,
+    labels: Labels,
+    n_classes: int,
+    c: float,
+    max_iterations: int = 1000,
+    *,
+    standardises: bool = True,
 ) -> LinearProbe:
-    """Fits by L-BFGS in float32 from zero, on standardised embeddings.
+    """Fits by L-BFGS from zero.
 
     Args:
         features: embeddings [N, D].
-        labels: of 0 to `n_classes` - 1 [N]; classes may be absent, at least two are present.
+        labels: of 0 to `n_classes` - 1 [N]; classes may be absent.
         n_classes: columns of what the probe predicts; an absent class gets the probability 0.
-        c: inverse strength of the squared L2 penalty, against the summed cross-entropy.
+        c: inverse strength of the squared L2 penalty, against the summed cross-entropy. Of two
+            classes the weights of the second against the first are penalised, as in scikit-learn.
         max_iterations: of the optimiser.
+        standardises: whether the embeddings are brought to unit variance first.
     """
-    return next(fit_path(features, labels, n_classes, [c], max_iterations))
+    return next(
+        fit_path(features, labels, n_classes, [c], max_iterations, standardises=standardises)
+    )
 
 
 def fit_path(
@@ -65,42 +70,100 @@ def fit_path(
     n_classes: int,
     cs: Sequence[float],
     max_iterations: int = 1000,
+    *,
+    standardises: bool = True,
 ) -> Iterator[LinearProbe]:
     """Fits one probe for each of `cs`, each starting from the solution before it.
 
     Rising values of `cs`, from the strongest penalty to the weakest, converge fastest. The other
     arguments are those of `fit`.
     """
-    mean = features.mean(0, dtype=np.float64).astype(np.float32)
-    scale = features.std(0, dtype=np.float64).astype(np.float32)
+    count = len(labels)
+    penalties = [SquaredNorm(1 / (c * count)) for c in cs]
+    return fit_penalties(
+        features, labels, n_classes, penalties, max_iterations, standardises=standardises
+    )
+
+
+def fit_penalties(
+    features: Matrix,
+    labels: Labels,
+    n_classes: int,
+    penalties: Sequence[Penalty],
+    max_iterations: int,
+    *,
+    standardises: bool,
+    is_symmetric: bool = False,
+) -> Iterator[LinearProbe]:
+    """Fits one probe for each of `penalties` on the mean cross-entropy.
+
+    Args:
+        features: embeddings [N, D].
+        labels: as of `fit`.
+        n_classes: as of `fit`.
+        penalties: must not change when the weights are rotated.
+        max_iterations: of the optimiser.
+        standardises: whether the embeddings are brought to unit variance first.
+        is_symmetric: whether each of two classes has weights of its own, too.
+    """
+    present, targets = np.unique(labels, return_inverse=True)
+    mean, scale = _mean_and_scale(features, standardises)
+    if len(present) == 1:
+        nothing = np.zeros((1, features.shape[1] + 1))
+        only = Solution(coefficients=nothing, loss=0.0, updates=0, has_converged=True)
+        for _ in penalties:
+            yield _as_probe(only, present, n_classes, mean, scale)
+        return
+    centred = np.subtract(features, mean, dtype=np.float32)
+    centred /= scale
+    basis = None
+    if len(centred) < centred.shape[1]:
+        # Weights outside the span of the embeddings are zero: fewer dimensions do.
+        basis, inner = np.linalg.qr(centred.T)
+        centred = np.ascontiguousarray(inner.T)
+    n_outputs = 1 if len(present) == 2 and not is_symmetric else len(present)
+    solver = Solver(CrossEntropy(centred, targets, n_outputs))
+    start = solver.zero()
+    for penalty in penalties:
+        solution = solver.minimise(penalty, start, max_iterations)
+        start = solution.coefficients
+        yield _as_probe(solution, present, n_classes, mean, scale, basis)
+
+
+def _mean_and_scale(features: Matrix, standardises: bool) -> tuple[Matrix, Matrix]:
+    """Gives mean and standard deviation [D], summed in float64 without a copy of all."""
+    count = len(features)
+    blocks = [features[start : start + _BLOCK_ROWS] for start in range(0, count, _BLOCK_ROWS)]
+    mean = np.sum([block.sum(0, dtype=np.float64) for block in blocks], axis=0) / count
+    if not standardises:
+        return mean.astype(np.float32), np.ones_like(mean, dtype=np.float32)
+    squares = np.sum([np.square(block - mean).sum(0) for block in blocks], axis=0) / count
+    mean, scale = mean.astype(np.float32), np.sqrt(squares).astype(np.float32)
     # What varies by less than float32 can tell from its mean would be noise blown up to unit size.
     scale[scale <= 4 * np.finfo(np.float32).eps * np.abs(mean)] = 1
-    standardised = (features - mean) / scale
-    model = LogisticRegression(max_iter=max_iterations, warm_start=True)
-    threads = None if features.size >= _VALUES_WORTH_THREADS else 1
-    for c in cs:
-        model.set_params(C=c)
-        with warnings.catch_warnings(), threadpool_limits(threads):
-            # The probe says itself whether it converged.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(standardised, labels)
-        weights, bias = _per_class(model, n_classes)
-        yield LinearProbe(
-            weights=weights,
-            bias=bias,
-            mean=mean,
-            scale=scale,
-            has_converged=bool(model.n_iter_.max() < max_iterations),
-        )
+    return mean, scale
 
 
-def _per_class(model: LogisticRegression, n_classes: int) -> tuple[Matrix, Matrix]:
-    """Gives one row of weights a class; scikit-learn gives one row for two classes."""
-    coefficients, intercepts = np.asarray(model.coef_), np.asarray(model.intercept_)
-    if len(coefficients) == 1:
-        coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
-        intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
-    weights = np.zeros((n_classes, coefficients.shape[1]), dtype=np.float32)
+def _as_probe(
+    solution: Solution,
+    present: Labels,
+    n_classes: int,
+    mean: Matrix,
+    scale: Matrix,
+    basis: Matrix | None = None,
+) -> LinearProbe:
+    """Gives one row of weights to each class; a solution for two classes may have one row."""
+    found: Coefficients = solution.coefficients
+    if len(found) == 1 and len(present) == 2:
+        found = np.concatenate([np.zeros_like(found), found])
+    weights = np.zeros((n_classes, len(mean)), dtype=np.float32)
     bias = np.full(n_classes, -np.inf, dtype=np.float32)
-    weights[model.classes_], bias[model.classes_] = coefficients, intercepts
-    return weights, bias
+    weights[present] = found[:, :-1] if basis is None else found[:, :-1] @ basis.T
+    bias[present] = found[:, -1]
+    return LinearProbe(
+        weights=weights,
+        bias=bias,
+        mean=mean,
+        scale=scale,
+        has_converged=solution.has_converged,
+    )

@@ -12,14 +12,26 @@ from importlib.resources import files
 import jinja2
 from markupsafe import Markup, escape
 
-from eosin.report import charts
+from eosin.report import charts, more_charts
 from eosin.report.inputs import Curve, Picture
-from eosin.report.records import Record, list_records
-from eosin.results.comparison import Comparison, Family, is_baseline
-from eosin.results.findings import describe, summarise
+from eosin.report.records import list_records
+from eosin.results.columns import Family
+from eosin.results.comparison import Comparison
+from eosin.results.findings import describe, describe_rankings, summarise
+from eosin.results.more_tables import published_table
+from eosin.results.names import is_baseline
 from eosin.results.schema import Result
-from eosin.results.tables import escape_markdown, legend, to_markdown
-from eosin.results.wording import METRIC_NAMES, baseline_word, column_lines, standing
+from eosin.results.tables import escape_markdown, legend, markdown_table, to_markdown
+from eosin.results.wording import (
+    METRIC_NAMES,
+    baseline_word,
+    column_lines,
+    rank_text,
+    ranking_title,
+    resolution_text,
+    shift_text,
+    standing,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,11 +64,20 @@ def render_html(page: Page) -> str:
         comparison=page.comparison,
         metric=METRIC_NAMES[page.comparison.metric],
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        summary=summarise(page.comparison),
+        summary=[*summarise(page.comparison), *describe_rankings(page.comparison)],
         families=[
             (family, describe(family, page.comparison), charts.intervals(family, page.comparison))
             for family in _families(page.comparison)
         ],
+        rankings=[
+            (ranking, more_charts.critical_difference(ranking))
+            for ranking in page.comparison.rankings
+        ],
+        label_curves=[
+            (found, more_charts.label_efficiency(found, page.comparison.metric))
+            for found in page.comparison.curves
+        ],
+        published=published_table(page.comparison),
         curves=[(run.name, charts.curve(run)) for run in page.curves],
         records=list_records(page.results),
         legend=legend(page.comparison),
@@ -67,6 +88,11 @@ def render_html(page: Page) -> str:
         baseline_word=baseline_word,
         is_baseline=is_baseline,
         standing=standing,
+        resolution_text=resolution_text,
+        ranking_title=ranking_title,
+        rank_text=rank_text,
+        shift_text=shift_text,
+        curve_class=more_charts.curve_class,
     )
 
 
@@ -75,20 +101,14 @@ def render_markdown(page: Page) -> str:
     comparison = page.comparison
     parts = [f"# {escape_markdown(page.title)}"]
     parts += [f"> **Note:** {escape_markdown(note)}" for note in page.notes]
-    parts.append("\n".join(f"- {escape_markdown(each)}" for each in summarise(comparison)))
+    summary = [*summarise(comparison), *describe_rankings(comparison)]
+    parts.append("\n".join(f"- {escape_markdown(each)}" for each in summary))
     parts.append(to_markdown(comparison))
     for family in _families(comparison):
         parts.append(f"## {escape_markdown(f'{family.data}: {family.task}, {family.protocol}')}")
         parts.append("\n".join(f"- {escape_markdown(e)}" for e in describe(family, comparison)))
-    parts += [_markdown_record(record) for record in list_records(page.results)]
+    parts += [markdown_table(record) for record in list_records(page.results)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def _markdown_record(record: Record) -> str:
-    lines = [record.headings, ("---",) * len(record.headings)]
-    lines += [tuple(escape_markdown(cell) for cell in row) for row in record.rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"## {record.title}\n\n{table}"
 
 
 def _families(comparison: Comparison) -> list[Family]:

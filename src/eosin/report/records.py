@@ -1,31 +1,22 @@
 """The small print of a report: what was measured with what, as tables of text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from eosin.results.comparison import encoder_labels
+from eosin.results.more_tables import TextTable
+from eosin.results.names import encoder_labels
 from eosin.results.schema import Result
-from eosin.results.wording import METRIC_NAMES, interval_text
+from eosin.results.wording import CALIBRATION_NAMES, METRIC_NAMES, interval_text
 
 HASH_DIGITS = 12
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
-    """A titled table of text; each row has one cell for each heading."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def list_records(results: Sequence[Result]) -> list[Record]:
+def list_records(results: Sequence[Result]) -> list[TextTable]:
     """Returns the encoders, the data, every measurement, and the software with the machine."""
     return [_encoders(results), _data(results), _measurements(results), _machines(results)]
 
 
-def _encoders(results: Sequence[Result]) -> Record:
+def _encoders(results: Sequence[Result]) -> TextTable:
     labels = encoder_labels(results)
     rows = {
         (
@@ -38,14 +29,14 @@ def _encoders(results: Sequence[Result]) -> Record:
         )
         for result in results
     }
-    return Record(
+    return TextTable(
         title="Encoders",
         headings=("encoder", "weights sha256", "dim", "pooling", "precision", "transform"),
         rows=tuple(sorted(rows)),
     )
 
 
-def _data(results: Sequence[Result]) -> Record:
+def _data(results: Sequence[Result]) -> TextTable:
     rows = {
         (
             result.data.name,
@@ -57,16 +48,17 @@ def _data(results: Sequence[Result]) -> Record:
         )
         for result in results
     }
-    return Record(
+    return TextTable(
         title="Data",
         headings=("data", "train", "test", "classes", "manifest sha256", "split sha256"),
         rows=tuple(sorted(rows)),
     )
 
 
-def _measurements(results: Sequence[Result]) -> Record:
+def _measurements(results: Sequence[Result]) -> TextTable:
     labels = encoder_labels(results)
-    metrics = [name for name in METRIC_NAMES if any(name in each.metrics for each in results)]
+    names = {**METRIC_NAMES, **CALIBRATION_NAMES}
+    metrics = [name for name in names if any(name in each.metrics for each in results)]
     rows = [
         (
             labels[result.row_id],
@@ -86,14 +78,14 @@ def _measurements(results: Sequence[Result]) -> Record:
         )
         for result in results
     ]
-    return Record(
+    return TextTable(
         title="Measurements",
         headings=(
             "encoder",
             "data",
             "shift",
             "task, protocol",
-            *(METRIC_NAMES[name] for name in metrics),
+            *(names[name] for name in metrics),
             "labels",
             "draw",
             "seed",
@@ -109,7 +101,7 @@ def _brief(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _machines(results: Sequence[Result]) -> Record:
+def _machines(results: Sequence[Result]) -> TextTable:
     created: dict[tuple[str, str], list[str]] = {}
     for result in results:
         stamp = result.provenance
@@ -117,7 +109,7 @@ def _machines(results: Sequence[Result]) -> Record:
         key = (str(stamp.get("hardware", "unknown")), versions)
         created.setdefault(key, []).append(str(stamp.get("created", "unknown")))
     rows = [(*key, min(times), max(times)) for key, times in created.items()]
-    return Record(
+    return TextTable(
         title="Software and machine",
         headings=("hardware", "versions", "first row", "last row"),
         rows=tuple(sorted(rows)),

@@ -1,38 +1,22 @@
 """Which encoder is better on which test set, and whether the difference is real."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from eosin.results.columns import Column, Family, family_of
 from eosin.results.files import read_predictions
-from eosin.results.schema import EncoderStamp, Metric, Predictions, Result
-from eosin.results.statistics import Difference, compare, measure_mean
+from eosin.results.label_curves import LabelCurves, label_curves
+from eosin.results.names import COLOUR_BASELINE, encoder_labels, is_baseline, random_baseline
+from eosin.results.pairs import Measured, Tested, compare_pairs
+from eosin.results.published import Beside, values_beside
+from eosin.results.rankings import Ranking, rank_over_data
+from eosin.results.resolution import Resolution
+from eosin.results.schema import Metric, Predictions, Result
+from eosin.results.statistics import Difference
 
-COLOUR_BASELINE = "colour_histogram"
-RANDOM_PREFIX = "random/"
 DEFAULT_METRIC = "balanced_accuracy"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, order=True)
-class Family:
-    """What two numbers must share to stand side by side, whatever was done to the test images."""
-
-    data: str
-    task: str
-    protocol: str
-    label_fraction: float
-    manifest_sha256: str
-    split_sha256: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
-    """One test set as one task and protocol see it: the numbers below it form one ranking."""
-
-    family: Family
-    shift: str
-    n_test: int
-    n_groups: int
-    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +26,8 @@ class Cell:
     metric: Metric
     runs: int
     """Over how many seeds and label draws `metric` is the mean."""
+    letters: str = ""
+    """Shared with the encoders of the column that it was not told apart from."""
     behind: Difference | None = None
     """The best encoder of the column minus this one; None for the best itself."""
     versus: dict[str, Difference] = field(default_factory=dict)
@@ -52,22 +38,32 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Encoders (best on average first, baselines last) against columns."""
+    """Encoders (best on average first, baselines last) against columns.
+
+    Attributes:
+        metric: what is compared.
+        encoders: best first by the first column's task and protocol.
+        columns: test sets, each by a task and a protocol.
+        cells: what was measured.
+        resolutions: what each column can resolve.
+        rankings: ranks over several data sets, one task and protocol each.
+        curves: the metric against the part of the labels that was used.
+        published: values that others published for the same encoder, data set and protocol.
+    """
 
     metric: str
     encoders: tuple[str, ...]
     columns: tuple[Column, ...]
     cells: dict[tuple[str, Column], Cell]
+    resolutions: Mapping[Column, Resolution] = field(default_factory=dict[Column, Resolution])
+    rankings: tuple[Ranking, ...] = ()
+    curves: tuple[LabelCurves, ...] = ()
+    published: tuple[Beside, ...] = ()
 
     def ranking(self, column: Column) -> list[tuple[str, Cell]]:
         """Returns the encoders that were measured in a column, best first."""
         measured = [(e, self.cells[e, column]) for e in self.encoders if (e, column) in self.cells]
         return sorted(measured, key=lambda each: -each[1].metric.value)
-
-
-def is_baseline(encoder: str) -> bool:
-    """Whether a row is there to be beaten: random weights or the colour histogram."""
-    return encoder.startswith((RANDOM_PREFIX, COLOUR_BASELINE))
 
 
 def compare_encoders(results: Sequence[Result], metric: str = DEFAULT_METRIC) -> Comparison:
@@ -83,87 +79,55 @@ def compare_encoders(results: Sequence[Result], metric: str = DEFAULT_METRIC) ->
     by_family: dict[Family, list[Result]] = {}
     for result in results:
         if metric in result.metrics:
-            by_family.setdefault(_family(result), []).append(result)
-    cells: dict[tuple[str, Column], Cell] = {}
+            by_family.setdefault(family_of(result), []).append(result)
+    tested: dict[Column, Tested] = {}
     for family in sorted(by_family):
         for column, encoders in _by_column(by_family[family], labels):
-            cells.update(((label, column), cell) for label, cell in _cells(encoders, metric))
+            tested[column] = compare_pairs(encoders, metric)
+    cells = {
+        (label, column): cell
+        for column, of_column in tested.items()
+        for label, cell in _cells(of_column)
+    }
     return Comparison(
         metric=metric,
         encoders=_ordered(cells),
-        columns=tuple(dict.fromkeys(column for _, column in cells)),
+        columns=tuple(tested),
         cells=cells,
-    )
-
-
-def encoder_labels(results: Sequence[Result]) -> dict[str, str]:
-    """Names the encoder of each row: `row_id` to its name, and what tells it from namesakes.
-
-    A random encoder drawn with several seeds, or a method trained with several, is one encoder
-    with several weights as long as each seed and draw occurs once.
-    """
-    labels: dict[str, str] = {}
-    for name in {result.encoder.name for result in results}:
-        rows = [result for result in results if result.encoder.name == name]
-        repeats = [(_family(row), row.data.shift, row.seed, row.draw) for row in rows]
-        is_one = len(set(repeats)) == len(repeats)
-        stamps = list(dict.fromkeys(row.encoder for row in rows))
-        for row in rows:
-            labels[row.row_id] = name if is_one else name + _distinction(row.encoder, stamps)
-    return labels
-
-
-@dataclass(kw_only=True, slots=True)
-class _Measured:
-    """The predictions of one encoder in one column, and on the images as they are."""
-
-    stamp: EncoderStamp
-    runs: list[Predictions] = field(default_factory=list)
-    clean: list[Predictions] = field(default_factory=list)
-
-
-def _distinction(stamp: EncoderStamp, stamps: Sequence[EncoderStamp]) -> str:
-    parts = [f"weights {stamp.weights_sha256[:8]}", stamp.transform, stamp.pooling, stamp.precision]
-    others = [
-        (each.weights_sha256, each.transform, each.pooling, each.precision) for each in stamps
-    ]
-    varying = [
-        part
-        for part, values in zip(parts, zip(*others, strict=True), strict=True)
-        if len(set(values)) > 1
-    ]
-    return f" ({', '.join(varying)})"
-
-
-def _family(result: Result) -> Family:
-    return Family(
-        data=result.data.name,
-        task=result.task,
-        protocol=f"{result.protocol.id} v{result.protocol.version}",
-        label_fraction=result.label_fraction,
-        manifest_sha256=result.data.manifest_sha256,
-        split_sha256=result.data.split_sha256,
+        resolutions={
+            column: of_column.resolution(column.n_test, metric)
+            for column, of_column in tested.items()
+        },
+        rankings=tuple(
+            rank_over_data(
+                {column: each.sampled for column, each in tested.items()},
+                {column: each.labels for column, each in tested.items()},
+            )
+        ),
+        curves=tuple(label_curves(results, labels, metric)),
+        published=tuple(values_beside(results, labels)),
     )
 
 
 def _by_column(
-    results: Sequence[Result], labels: dict[str, str]
-) -> Iterator[tuple[Column, dict[str, _Measured]]]:
+    results: Sequence[Result], labels: Mapping[str, str]
+) -> Iterator[tuple[Column, dict[str, Measured]]]:
     """Reads the predictions of one family, column by column, the images as they are first."""
-    columns: dict[Column, dict[str, _Measured]] = {}
+    columns: dict[Column, dict[str, Measured]] = {}
     clean: dict[str, list[Predictions]] = {}
+    shared: list[Predictions] = []
     for result in sorted(results, key=lambda each: (each.data.shift != "none", each.data.shift)):
-        predictions = read_predictions(result)
+        predictions = _sharing_names(read_predictions(result), shared)
         column = Column(
-            family=_family(result),
+            family=family_of(result),
             shift=result.data.shift,
             n_test=result.data.n_test,
-            n_groups=len(set(predictions.group)),
+            n_groups=len(np.unique(predictions.group)),
             classes=result.data.classes,
         )
         label = labels[result.row_id]
         encoders = columns.setdefault(column, {})
-        measured = encoders.setdefault(label, _Measured(stamp=result.encoder))
+        measured = encoders.setdefault(label, Measured(stamp=result.encoder))
         measured.runs.append(predictions)
         if result.data.shift == "none":
             clean.setdefault(label, []).append(predictions)
@@ -172,44 +136,54 @@ def _by_column(
     yield from columns.items()
 
 
-def _cells(encoders: dict[str, _Measured], metric: str) -> Iterator[tuple[str, Cell]]:
-    values = {label: measure_mean(each.runs, metric) for label, each in encoders.items()}
-    best = max(values, key=lambda label: values[label].value)
-    for label, each in encoders.items():
+def _sharing_names(predictions: Predictions, shared: list[Predictions]) -> Predictions:
+    """Keeps the names of samples and groups once, which are most of the predictions' memory."""
+    if not shared:
+        shared.append(predictions)
+    first = shared[0]
+    names = {
+        name: getattr(first, name)
+        for name in ("sample", "group", "label")
+        if np.array_equal(getattr(first, name), getattr(predictions, name))
+    }
+    return replace(predictions, **names)
+
+
+def _cells(tested: Tested) -> Iterator[tuple[str, Cell]]:
+    best = tested.labels[0]
+    for label, measured in tested.encoders.items():
         baselines = {
-            name: [
-                run for other in encoders.values() if other.stamp.name == name for run in other.runs
-            ]
-            for name in (_random_baseline(each.stamp), COLOUR_BASELINE)
-            if name != each.stamp.name
+            name: other
+            for name in (random_baseline(measured.stamp), COLOUR_BASELINE)
+            if name != measured.stamp.name and (other := tested.find_baseline(name, measured.stamp))
         }
         yield (
             label,
             Cell(
-                metric=values[label],
-                runs=len(each.runs),
-                behind=None if label == best else compare(encoders[best].runs, each.runs, metric),
-                versus={
-                    name: compare(each.runs, runs, metric)
-                    for name, runs in baselines.items()
-                    if runs
-                },
-                versus_clean=compare(each.runs, each.clean, metric) if each.clean else None,
+                metric=tested.metric(label),
+                runs=len(measured.runs),
+                letters=tested.letters[label],
+                behind=None if label == best else tested.difference(best, label),
+                versus={name: tested.difference(label, other) for name, other in baselines.items()},
+                versus_clean=tested.versus_clean.get(label),
             ),
         )
 
 
-def _random_baseline(stamp: EncoderStamp) -> str:
-    named = stamp.name.removeprefix(RANDOM_PREFIX).removeprefix("timm/").partition(".")[0]
-    return RANDOM_PREFIX + (stamp.architecture or named)
-
-
-def _ordered(cells: dict[tuple[str, Column], Cell]) -> tuple[str, ...]:
+def _ordered(cells: Mapping[tuple[str, Column], Cell]) -> tuple[str, ...]:
+    """Orders by the mean over the columns of one task and protocol: others are no measure of it."""
+    if not cells:
+        return ()
+    families = [column.family for _, column in cells]
+    leading = families[0].task, families[0].protocol
     values: dict[str, list[float]] = {}
-    for (encoder, _), cell in cells.items():
-        values.setdefault(encoder, []).append(cell.metric.value)
+    for (encoder, column), cell in cells.items():
+        of_encoder = values.setdefault(encoder, [])
+        if (column.family.task, column.family.protocol) == leading:
+            of_encoder.append(cell.metric.value)
 
     def place(encoder: str) -> tuple[bool, float, str]:
-        return is_baseline(encoder), -sum(values[encoder]) / len(values[encoder]), encoder
+        found = values[encoder]
+        return is_baseline(encoder), -sum(found) / len(found) if found else 0.0, encoder
 
     return tuple(sorted(values, key=place))

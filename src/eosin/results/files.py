@@ -32,10 +32,14 @@ def write_job(folder: Path, rows: Sequence[tuple[Result, Predictions]]) -> Path:
         name = f"{result.row_id}.parquet"
         _write_predictions(folder / name, predictions)
         written.append(replace(result, predictions=name, folder=folder))
-    job = sha256_of(sorted(result.row_id for result in written))[:ROW_ID_DIGITS]
-    path = folder / f"job-{job}.jsonl"
+    path = job_path(folder, [result.row_id for result in written])
     write_text(path, "".join(result.to_json_line() + "\n" for result in written))
     return path
+
+
+def job_path(folder: Path, row_ids: Iterable[str]) -> Path:
+    """Names the row file of the job that measures these rows."""
+    return folder / f"job-{sha256_of(sorted(row_ids))[:ROW_ID_DIGITS]}.jsonl"
 
 
 def read_results(sources: Path | Iterable[Path]) -> list[Result]:
@@ -48,12 +52,12 @@ def read_results(sources: Path | Iterable[Path]) -> list[Result]:
     """
     paths = [sources] if isinstance(sources, Path) else list(sources)
     merged: dict[str, Result] = {}
-    for file in [file for path in paths for file in _row_files(path)]:
-        for number, line in enumerate(_lines(file), start=1):
+    for file in [file for path in paths for file in row_files(path)]:
+        for number, line in enumerate(lines_of(file), start=1):
             if line.strip():
                 row = Result.from_json_line(line, file, number)
                 kept = merged.get(row.row_id)
-                if kept is None or _created(row) >= _created(kept):
+                if kept is None or created(row) >= created(kept):
                     merged[row.row_id] = row
     if not merged:
         names = ", ".join(str(path) for path in paths) or "nothing given"
@@ -84,6 +88,7 @@ def read_predictions(result: Result) -> Predictions:
             label=table["label"].to_numpy().astype(np.int64),
             predicted=table["predicted"].to_numpy().astype(np.int64),
             scores=np.stack(scores, axis=1).astype(np.float32),
+            is_share=result.episodes > 0,
         )
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); evaluate again.") from None
@@ -108,7 +113,12 @@ def _write_predictions(path: Path, predictions: Predictions) -> None:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
 
 
-def _row_files(path: Path) -> list[Path]:
+def row_files(path: Path) -> list[Path]:
+    """Lists the row files of a folder with all folders below, or the one that is given.
+
+    Raises:
+        InputError: the path does not exist.
+    """
     if path.is_dir():
         return sorted(path.rglob("job-*.jsonl"))
     if path.is_file():
@@ -116,13 +126,18 @@ def _row_files(path: Path) -> list[Path]:
     raise InputError(f"{path} does not exist; give a results folder or a .jsonl file of one.")
 
 
-def _lines(file: Path) -> list[str]:
-    """Splits at line ends alone: a name may hold what `splitlines` also takes for one."""
+def lines_of(file: Path) -> list[str]:
+    """Splits at line ends alone: a name may hold what `splitlines` also takes for one.
+
+    Raises:
+        InputError: the file is no text.
+    """
     try:
         return file.read_text(encoding="utf-8").split("\n")
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{file} cannot be read as result rows ({error}).") from None
 
 
-def _created(result: Result) -> str:
+def created(result: Result) -> str:
+    """Says when a row was written; of equal rows the last counts."""
     return str(result.provenance.get("created", ""))

@@ -1,27 +1,57 @@
 """What a comparison says, in sentences."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from eosin.results.comparison import (
-    COLOUR_BASELINE,
-    RANDOM_PREFIX,
-    Cell,
-    Column,
-    Comparison,
-    Family,
-    is_baseline,
+from eosin.results.columns import Column, Family
+from eosin.results.comparison import Cell, Comparison
+from eosin.results.names import COLOUR_BASELINE, RANDOM_PREFIX, is_baseline
+from eosin.results.permutation import smallest_p_value
+from eosin.results.statistics import LEVEL
+from eosin.results.wording import (
+    METRIC_NAMES,
+    difference_text,
+    interval_text,
+    rank_text,
+    ranking_setting,
 )
-from eosin.results.wording import METRIC_NAMES, difference_text, interval_text
 
 _FEW_GROUPS = 20
 
 
 def summarise(comparison: Comparison) -> list[str]:
-    """Says for each encoder, over all columns, where it stands and which baselines it beats."""
+    """Says for each encoder where it stands and which baselines it beats, a protocol at a time."""
     candidates = [each for each in comparison.encoders if not is_baseline(each)]
+    if not comparison.encoders:
+        return [f"No row gives the {METRIC_NAMES[comparison.metric]}."]
     if not candidates:
         return ["Only baselines were measured."]
-    return [_over_all_columns(encoder, comparison) for encoder in candidates]
+    protocols = list(dict.fromkeys(column.family.protocol for column in comparison.columns))
+    said: list[str] = []
+    for protocol in protocols:
+        columns = [each for each in comparison.columns if each.family.protocol == protocol]
+        start = f"By {protocol}, " if len(protocols) > 1 else ""
+        for encoder in candidates:
+            cells = [
+                comparison.cells[encoder, column]
+                for column in columns
+                if (encoder, column) in comparison.cells
+            ]
+            said += [start + _over_columns(encoder, cells)] if cells else []
+    return said
+
+
+def describe_rankings(comparison: Comparison) -> list[str]:
+    """Says which encoders have the best mean rank over several data sets."""
+    said: list[str] = []
+    for ranking in comparison.rankings:
+        best = ranking.ranks[0]
+        first = [each.encoder for each in ranking.ranks if each.value == best.value]
+        comes = "has" if len(first) == 1 else "have"
+        said.append(
+            f"By {ranking_setting(ranking)}, {_listed(first, 'and')} {comes} the best mean rank "
+            f"over {len(ranking.data)} data sets, {rank_text(best)} of {len(ranking.ranks)}."
+        )
+    return said
 
 
 def describe(family: Family, comparison: Comparison) -> list[str]:
@@ -33,6 +63,7 @@ def describe(family: Family, comparison: Comparison) -> list[str]:
         sentences.append(" ".join(_leader(column, ranking, comparison.metric)))
         sentences.extend(_not_beaten(ranking))
         sentences.extend(_cost_of_shift(column, ranking))
+        sentences.extend(_resolved(column, ranking, comparison))
     if columns[0].n_groups == columns[0].n_test:
         sentences.append(
             "Each test image is a group of its own here: if several come from one patient, the "
@@ -46,14 +77,9 @@ def describe(family: Family, comparison: Comparison) -> list[str]:
     return sentences
 
 
-def _over_all_columns(encoder: str, comparison: Comparison) -> str:
-    cells = [
-        comparison.cells[encoder, column]
-        for column in comparison.columns
-        if (encoder, column) in comparison.cells
-    ]
+def _over_columns(encoder: str, cells: Sequence[Cell]) -> str:
     top = sum(cell.behind is None or not cell.behind.is_real for cell in cells)
-    said = [f"{encoder} is best or tied with the best in {top} of {_columns(len(cells))}"]
+    said = [f"{encoder} is best or tied with the best in {top} of {_counted(len(cells), 'column')}"]
     for words, is_colour in (
         ("random weights of its architecture", False),
         ("the colour histogram", True),
@@ -64,8 +90,8 @@ def _over_all_columns(encoder: str, comparison: Comparison) -> str:
             for name, difference in cell.versus.items()
             if (name == COLOUR_BASELINE) == is_colour
         ]
-        better = sum(each.low > 0 for each in differences)
-        worse = sum(each.high < 0 for each in differences)
+        better = sum(each.is_real and each.value > 0 for each in differences)
+        worse = sum(each.is_real and each.value < 0 for each in differences)
         if differences:
             said.append(
                 f"really better than {words} in {better} of {len(differences)}"
@@ -100,7 +126,7 @@ def _not_beaten(ranking: list[tuple[str, Cell]]) -> Iterable[str]:
             for encoder, cell in ranking
             if not is_baseline(encoder)
             and any(
-                difference.low <= 0
+                not (difference.is_real and difference.value > 0)
                 for name, difference in cell.versus.items()
                 if (name == COLOUR_BASELINE) == is_colour
             )
@@ -120,8 +146,31 @@ def _cost_of_shift(column: Column, ranking: list[tuple[str, Cell]]) -> Iterable[
         yield f"What {column.shift} changes: {', '.join(changes)}."
 
 
-def _columns(count: int) -> str:
-    return f"{count} column{'' if count == 1 else 's'}"
+def _resolved(
+    column: Column, ranking: list[tuple[str, Cell]], comparison: Comparison
+) -> Iterable[str]:
+    """Says which differences the test set shows at all, where there is something to compare."""
+    found = comparison.resolutions.get(column)
+    if found is None or found.observed is None:
+        return
+    pairs = len(ranking) * (len(ranking) - 1) // 2
+    if pairs * smallest_p_value(column.n_groups) >= 1 - LEVEL:
+        yield (
+            f"With {_counted(column.n_groups, 'test group')} and {_counted(pairs, 'pair')} of "
+            "encoders no difference can be called real, however large it is."
+        )
+    elif column.shift == "none":
+        planned = ""
+        if found.before is not None:
+            planned = f"; from their number alone, {found.before:.3f} was to be expected"
+        yield (
+            f"One test on {column.n_test:,} images in {column.n_groups:,} groups shows a "
+            f"difference of {found.observed:.3f} in four of five cases{planned}."
+        )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _listed(names: list[str], word: str) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from eosin.errors import InputError
 from eosin.provenance import plain, sha256_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ROW_ID_DIGITS = 16
 
 
@@ -87,6 +87,10 @@ class Result:
     selection: dict[str, Any]
     """The split that selected the hyper-parameters, and what it chose."""
     metrics: dict[str, Metric]
+    metric: str = "balanced_accuracy"
+    """The one that the protocol reports."""
+    episodes: int = 0
+    """Over how many draws of labelled images the metrics are means; 0: there is one fit."""
     predictions: str = ""
     """File name of the predictions, relative to the row file; filled in when the row is written."""
     seconds: float
@@ -153,7 +157,7 @@ class Result:
         if version != SCHEMA_VERSION:
             raise InputError(
                 f"{where}: schema_version is {version!r} and this Eosin reads {SCHEMA_VERSION}; "
-                "read it with the Eosin that wrote it, or evaluate again."
+                "delete the file, or give another --out, and evaluate again."
             )
         try:
             return _decoded(cls, {**content, "folder": file.parent}, "")
@@ -167,7 +171,8 @@ class Predictions:
 
     All arrays have one entry per sample; `scores` is `[samples, classes]`, larger meaning more
     likely. `group` names the patient, slide or source image; where there is none, each sample is
-    its own group (`group` equal to `sample`).
+    its own group (`group` equal to `sample`). With `is_share` a score is the share of many episodes
+    that chose the class; accuracies are then means over the episodes.
 
     Raises:
         ValueError: the lengths differ, or a label or prediction is not a column of `scores`.
@@ -178,9 +183,11 @@ class Predictions:
     label: npt.NDArray[np.int64]
     predicted: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
+    is_share: bool = False
 
     def __post_init__(self) -> None:
-        counts = {len(getattr(self, each.name)) for each in fields(self)}
+        arrays = [each.name for each in fields(self) if each.name != "is_share"]
+        counts = {len(getattr(self, name)) for name in arrays}
         if len(counts) != 1 or self.scores.ndim != 2:
             raise ValueError(f"predictions of unequal lengths: {sorted(counts)}")
         classes = self.scores.shape[1]

@@ -7,13 +7,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eosin.results.comparison import Cell, Column, Comparison
+from eosin.results.columns import Column
+from eosin.results.comparison import Cell, Comparison
 from eosin.results.findings import summarise
+from eosin.results.more_tables import TextTable, more_tables
 from eosin.results.wording import (
     METRIC_NAMES,
     baseline_word,
     column_lines,
     interval_text,
+    resolution_text,
     standing,
 )
 
@@ -33,6 +36,9 @@ def print_table(
     for sentence in summarise(comparison):
         console.print(Text(sentence))
     console.print(Text(legend(comparison), style="dim"))
+    for table in more_tables(comparison):
+        console.print(_rich_text_table(table))
+        console.print(Text(" ".join(table.notes), style="dim"))
 
 
 def to_rich(comparison: Comparison, width: int = 100) -> list[Table]:
@@ -46,9 +52,9 @@ def to_rich(comparison: Comparison, width: int = 100) -> list[Table]:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Returns one Markdown table, with its legend."""
+    """Returns the comparison as a Markdown table with its legend, and the tables that follow it."""
     titles = [
-        "<br>".join(escape_markdown(line) for line in column_lines(column, comparison))
+        "<br>".join(escape_markdown(line) for line in _title_lines(column, comparison))
         for column in comparison.columns
     ]
     lines = [
@@ -60,19 +66,31 @@ def to_markdown(comparison: Comparison) -> str:
             _markdown_cell(comparison.cells.get((encoder, column))) for column in comparison.columns
         ]
         lines.append(f"| {escape_markdown(encoder)} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", legend(comparison)]) + "\n"
+    more = [f"\n{markdown_table(table)}" for table in more_tables(comparison)]
+    return "\n".join([*lines, "", legend(comparison), *more]) + "\n"
+
+
+def markdown_table(content: TextTable) -> str:
+    """Returns a table of text as Markdown, below its title as a heading."""
+    lines = [content.headings, ("---",) * len(content.headings)]
+    lines += [tuple(escape_markdown(cell) for cell in row) for row in content.rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    notes = " ".join(escape_markdown(note) for note in content.notes)
+    return f"## {escape_markdown(content.title)}\n\n{table}\n\n{notes}".strip()
 
 
 def legend(comparison: Comparison) -> str:
     """Says in one paragraph how to read the table."""
     name = METRIC_NAMES[comparison.metric]
     return (
-        f"{name[0].upper()}{name[1:]} with its 95 % interval. 'tied': not resolved from the best "
-        "of the column. 'random' and 'colour': the difference to random weights of the same "
-        "architecture and to a colour histogram. A difference is real when its paired 95 % "
-        "interval leaves out zero; many differences are tested here, without a correction for it. "
-        "Intervals resample the test groups (patients, slides, source images); they do not cover "
-        "another training run."
+        f"{name[0].upper()}{name[1:]} with its 95 % interval. Encoders of a column that share a "
+        "letter were not told apart; 'tied': not told apart from the best. 'random' and 'colour': "
+        "the difference to random weights of the same architecture and to a colour histogram. A "
+        "difference is real when its p-value is below 0.05: by a paired permutation test that "
+        "exchanges whole test groups, after Holm's correction over all pairs of the column. "
+        "'resolves': the difference that one such test shows in four of five cases. Intervals "
+        "resample the test groups (patients, slides, source images), without a correction; they do "
+        "not cover another training run. Columns of other protocols are other quantities."
     )
 
 
@@ -80,11 +98,25 @@ def _rich_table(comparison: Comparison, columns: tuple[Column, ...]) -> Table:
     table = Table(title=METRIC_NAMES[comparison.metric], show_lines=True, title_justify="left")
     table.add_column(Text("encoder"), overflow="fold", max_width=_NAME_WIDTH)
     for column in columns:
-        table.add_column(Text("\n".join(column_lines(column, comparison))), no_wrap=False)
+        table.add_column(Text("\n".join(_title_lines(column, comparison))), no_wrap=False)
     for encoder in comparison.encoders:
         cells = [comparison.cells.get((encoder, column)) for column in columns]
         table.add_row(Text(_broken(encoder)), *(_rich_cell(cell) for cell in cells))
     return table
+
+
+def _rich_text_table(content: TextTable) -> Table:
+    table = Table(title=Text(content.title), title_justify="left")
+    for heading in content.headings:
+        table.add_column(Text(heading), overflow="fold")
+    for row in content.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _title_lines(column: Column, comparison: Comparison) -> list[str]:
+    lines = [*column_lines(column, comparison), resolution_text(column, comparison)]
+    return [line for line in lines if line]
 
 
 def _broken(name: str) -> str:
@@ -115,9 +147,9 @@ def _markdown_cell(cell: Cell | None) -> str:
 
 
 def _cell_lines(cell: Cell) -> Iterator[str]:
-    place = standing(cell)
-    runs = f" ({cell.runs} runs)" if cell.runs > 1 else ""
-    yield f"{interval_text(cell.metric)}{runs}{' ' if place else ''}{place}"
+    runs = f"({cell.runs} runs)" if cell.runs > 1 else ""
+    parts = [interval_text(cell.metric), runs, cell.letters, standing(cell)]
+    yield " ".join(part for part in parts if part)
     for name, difference in cell.versus.items():
         yield f"{baseline_word(name)} {difference.value:+.3f} {difference.verdict}"
 

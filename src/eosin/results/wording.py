@@ -1,6 +1,11 @@
 """The words and figures that tables, sentences and charts share."""
 
-from eosin.results.comparison import COLOUR_BASELINE, Cell, Column, Comparison
+from math import isinf
+
+from eosin.results.columns import Column
+from eosin.results.comparison import Cell, Comparison
+from eosin.results.names import COLOUR_BASELINE
+from eosin.results.rankings import MeanRank, Ranking
 from eosin.results.schema import Metric
 from eosin.results.statistics import Difference
 
@@ -10,6 +15,9 @@ METRIC_NAMES = {
     "macro_f1": "macro F1",
     "auroc": "AUROC",
 }
+CALIBRATION_NAMES = {"ece": "calibration error", "brier": "Brier score"}
+
+_ENOUGH_DATA = 10
 
 
 def interval_text(metric: Metric) -> str:
@@ -38,8 +46,58 @@ def column_lines(column: Column, comparison: Comparison) -> tuple[str, str, str]
     how = f"{family.task}, {family.protocol}"
     if family.label_fraction != 1:
         how += f", {family.label_fraction:.3g} of the labels"
-    shift = "images as they are" if column.shift == "none" else column.shift
-    return data, how, shift
+    return data, how, shift_text(column.shift)
+
+
+def shift_text(shift: str) -> str:
+    """Says what was done to the test images."""
+    return "images as they are" if shift == "none" else shift
+
+
+def resolution_text(column: Column, comparison: Comparison) -> str:
+    """Says which differences a column can resolve: `resolves 0.021`; empty where nothing is known.
+
+    With one group nothing is resolved.
+    """
+    found = comparison.resolutions.get(column)
+    if found is None or found.observed is None:
+        return ""
+    return "resolves nothing" if isinf(found.observed) else f"resolves {found.observed:.3f}"
+
+
+def ranking_setting(ranking: Ranking) -> str:
+    """Names what encoders were ranked by."""
+    how = f"{ranking.task}, {ranking.protocol}"
+    if ranking.label_fraction != 1:
+        how += f", {ranking.label_fraction:.3g} of the labels"
+    if ranking.shift != "none":
+        how += f", {ranking.shift}"
+    return how
+
+
+def ranking_title(ranking: Ranking) -> str:
+    """Names what encoders were ranked by, and over which data sets."""
+    return f"{ranking_setting(ranking)}: mean rank over {', '.join(ranking.data)}"
+
+
+def ranking_lines(ranking: Ranking) -> list[str]:
+    """Says what ranks over data sets show, and how little they can show over few."""
+    count = len(ranking.data)
+    said = [
+        f"Over {count} data sets, mean ranks must differ by more than {ranking.critical:.2f} to be "
+        "told apart (Nemenyi, 5 %)"
+    ]
+    if ranking.friedman is not None:
+        said[0] += f"; that all rank alike has p = {ranking.friedman:.3f} (Friedman)"
+    said[0] += "." if count >= _ENOUGH_DATA else ", which is rough for fewer than ten data sets."
+    if ranking.left_out:
+        said.append(f"Not measured on all of them: {', '.join(ranking.left_out)}.")
+    return said
+
+
+def rank_text(rank: MeanRank) -> str:
+    """Writes a mean rank with its interval: `1.50 [1.00, 2.25]`."""
+    return f"{rank.value:.2f} [{rank.low:.2f}, {rank.high:.2f}]"
 
 
 def standing(cell: Cell) -> str:

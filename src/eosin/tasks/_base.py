@@ -1,188 +1,217 @@
-"""What every task takes and gives: one encoder's embeddings of one dataset, and result rows.
+"""What every task takes and gives: a job, its inputs, and result rows.
 
-A module of this folder is a choice. It has a `Config` with the fields `protocol` and `seed`, and
-`run(config, embedded)`, which gives a row and its predictions for each kind of test images.
+A module of this folder is a choice. It has
+
+- `TRAINS_THE_ENCODER`: whether it needs an encoder with weights, and its images;
+- `offers(protocol)`: whether the protocol settles how the task is done;
+- `is_random(protocol)`: whether another seed gives another number;
+- `row_names(job, splits)`: the tasks that its rows name, often one;
+- `run(job, inputs)`: a row and its predictions for each of them and each kind of test images.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eosin.datasets._base import LabelledImages
-from eosin.datasets._division import divide
-from eosin.errors import InputError
-from eosin.protocols import Protocol
+from eosin.datasets._fractions import labelled_part
+from eosin.embeddings.embedded import Embedded, Matrix
+from eosin.encoders import Encoder
+from eosin.probes._base import Fold, Head, Material, Samples
+from eosin.protocols._base import Protocol
+from eosin.protocols._division import Divided, Labelled, Part
 from eosin.provenance import stamp
-from eosin.results.schema import DataStamp, EncoderStamp, Predictions, ProtocolStamp, Result
+from eosin.results.schema import (
+    DataStamp,
+    EncoderStamp,
+    Predictions,
+    ProtocolStamp,
+    Result,
+)
 from eosin.results.statistics import measure
 
-Matrix = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Row = tuple[Result, Predictions]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Split:
-    """The images of a split and their embeddings [N, D]."""
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One piece of work: a task by a protocol, on a part of the labels, with a seed."""
 
-    images: LabelledImages
-    embeddings: Matrix
+    task: str
+    protocol: Protocol
+    label_fraction: float = 1.0
+    draw: int = 0
+    seed: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Embedded:
-    """One encoder's embeddings of one dataset.
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a job is done with.
 
     Attributes:
-        encoder: which encoder.
-        data: which dataset.
-        train: what is fitted on.
-        valid: what hyper-parameters are chosen on, where the dataset has such a split.
-        tests: what is scored, by what was done to the images: `none` or a shift.
+        encoder: which encoder; of its own weights nothing is changed.
+        splits: the images of the dataset: `train`, `test` and, where there is one, `valid`.
+        embed: gives their embeddings; called at most once.
+        encoder_stamp: says which encoder.
+        data_stamp: says which dataset.
+        shifts: what is done to the test images, one after the other; the first is nothing.
+        folder: for what a job keeps until it is done.
     """
 
-    encoder: EncoderStamp
-    data: DataStamp
-    train: Split
-    valid: Split | None
-    tests: Mapping[str, Split]
+    encoder: Encoder
+    splits: Mapping[str, LabelledImages]
+    embed: Callable[[], Embedded]
+    encoder_stamp: EncoderStamp
+    data_stamp: DataStamp
+    shifts: Sequence[str]
+    folder: Path
 
-    @property
-    def n_classes(self) -> int:
-        """How many classes the dataset has."""
-        return len(self.data.classes)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Fold:
-    """Embeddings to fit on, and embeddings of other groups to choose a hyper-parameter by."""
-
-    features: Matrix
-    labels: Labels
-    held_out_features: Matrix
-    held_out_labels: Labels
+    @cached_property
+    def embedded(self) -> Embedded:
+        """The embeddings of all splits."""
+        return self.embed()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
-    """The chosen hyper-parameter, and the score that it was chosen for."""
-
-    value: Any
-    balanced_accuracy: float
-    split: str
-
-
-def choose(
-    values: Sequence[Any],
-    predict: Callable[[Fold], Iterable[Matrix]],
-    embedded: Embedded,
-    protocol: Protocol,
-    seed: int,
-) -> Choice:
-    """Chooses the value with the best mean balanced accuracy on held-out parts of training data.
-
-    Args:
-        values: of the hyper-parameter; of equally good ones the first is chosen.
-        predict: fits on a fold and gives the scores [N, classes] of its held-out part, once for
-            each of `values` and in their order.
-        embedded: of it only `train` and `valid` are used.
-        protocol: how many folds.
-        seed: of the folds.
+def run_head(task: str, head: Head | None, job: Job, embedded: Embedded) -> list[Row]:
+    """Fits a head on embeddings by the job's protocol, and scores every kind of test images.
 
     Raises:
-        InputError: the training data are too few to hold a part out.
+        InputError: the images are too few for the protocol's division.
     """
-    folds = _folds(embedded, protocol, seed)
-    table = [
-        [balanced_accuracy(scores, fold.held_out_labels) for scores in predict(fold)]
-        for fold in folds
-    ]
-    if not table:
-        raise InputError(
-            f"{embedded.data.name}: the training images are of too few groups to hold some out for "
-            "choosing hyper-parameters; add images."
+    assert head is not None, f"{job.protocol.name} has no {task}"
+    started = time.perf_counter()
+    labelled = labelled_parts(embedded.splits, job.label_fraction, job.draw)
+    divided = job.protocol.division.divide(embedded.splits, labelled, job.seed)
+    fitted = head.fit(material_of(divided, embedded), job.seed)
+    selection = describe_selection(divided, fitted.chosen)
+    return [
+        score(
+            task,
+            fitted.predict(test.embeddings),
+            test.images,
+            selection,
+            job,
+            embedded.encoder,
+            replace(embedded.data, shift=shift),
+            started,
         )
-    means = np.mean(table, axis=0)
-    best = int(np.argmax(means))
-    whole_groups = f"{len(table)} folds of whole groups of the training split"
-    split = whole_groups if embedded.valid is None else "validation split"
-    return Choice(value=values[best], balanced_accuracy=float(means[best]), split=split)
+        for shift, test in embedded.tests.items()
+    ]
 
 
-def balanced_accuracy(scores: Matrix, labels: Labels) -> float:
-    """Averages the share of hits over the classes that occur in `labels`."""
-    hits = scores.argmax(1) == labels
-    return float(np.mean([hits[labels == each].mean() for each in np.unique(labels)]))
+def labelled_parts(splits: Mapping[str, LabelledImages], fraction: float, draw: int) -> Labelled:
+    """Chooses the images whose labels are used: of `valid` as large a part as of `train`.
+
+    Labels that hyper-parameters are chosen by are labels, too.
+    """
+    return {
+        name: labelled_part(images.labels, images.groups, fraction, draw)
+        for name, images in splits.items()
+        if name != "test"
+    }
+
+
+def material_of(divided: Divided, embedded: Embedded) -> Material:
+    """Turns a division of images into one of their embeddings."""
+    folds = tuple(
+        Fold(fit=_samples(fold.fit, embedded), held_out=_samples((fold.held_out,), embedded))
+        for fold in divided.folds
+    )
+    return Material(
+        train=_samples(divided.train, embedded), folds=folds, n_classes=embedded.n_classes
+    )
+
+
+def describe_selection(divided: Divided, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Says what was fitted on, and how hyper-parameters were chosen, and which."""
+    n_fit = sum(len(part.index) for part in divided.train)
+    return {"split": divided.selected_on, "n_fit": n_fit, **chosen}
 
 
 def score(
     task: str,
-    predict: Callable[[Matrix], Matrix],
+    scores: Matrix,
+    images: LabelledImages,
     selection: Mapping[str, Any],
-    embedded: Embedded,
-    protocol: Protocol,
-    seed: int,
+    job: Job,
+    encoder: EncoderStamp,
+    data: DataStamp,
     started: float,
-) -> list[Row]:
-    """Scores a fitted probe once on every kind of test images.
+    *,
+    episodes: int = 0,
+) -> Row:
+    """Makes a result row of what was predicted for test images.
 
     Args:
-        task: name of the task.
-        predict: gives the scores [N, classes] of embeddings [N, D].
+        task: what the row is called.
+        scores: of each test image and class [N, classes]; of few-shot episodes their shares.
+        images: the test images.
         selection: how hyper-parameters were chosen, and which.
-        embedded: of it the tests are used.
-        protocol: by which the probe was fitted.
-        seed: by which the probe was fitted.
-        started: `time.perf_counter()` before the selection began.
+        job: what was done.
+        encoder: by which encoder.
+        data: on which data, and what was done to the test images.
+        started: `time.perf_counter()` before it began.
+        episodes: over how many choices of labelled images `scores` are shares.
     """
-    rows: list[Row] = []
-    for shift, test in embedded.tests.items():
-        scores = predict(test.embeddings)
-        predictions = Predictions(
-            sample=np.array(test.images.ids),
-            group=test.images.groups,
-            label=test.images.labels,
-            predicted=scores.argmax(1).astype(np.int64),
-            scores=scores,
-        )
-        result = Result(
-            task=task,
-            protocol=ProtocolStamp(id=protocol.name, version=protocol.version),
-            encoder=embedded.encoder,
-            data=replace(embedded.data, shift=shift),
-            seed=seed,
-            selection=dict(selection),
-            metrics=measure(predictions),
-            seconds=time.perf_counter() - started,
-            provenance=stamp(),
-        )
-        rows.append((result, predictions))
-    return rows
+    predictions = Predictions(
+        sample=np.array(images.ids),
+        group=images.groups,
+        label=images.labels,
+        predicted=scores.argmax(1).astype(np.int64),
+        scores=scores,
+        is_share=episodes > 0,
+    )
+    result = blank_row(task, job, encoder, data, episodes=episodes)
+    filled = replace(
+        result,
+        selection=dict(selection),
+        metrics=measure(predictions),
+        seconds=time.perf_counter() - started,
+        provenance=stamp(),
+    )
+    return filled, predictions
 
 
-def _folds(embedded: Embedded, protocol: Protocol, seed: int) -> Iterator[Fold]:
-    features, labels = embedded.train.embeddings, embedded.train.images.labels
-    if embedded.valid is not None:
-        yield Fold(
-            features=features,
-            labels=labels,
-            held_out_features=embedded.valid.embeddings,
-            held_out_labels=embedded.valid.images.labels,
-        )
-        return
-    shares = [1 / protocol.folds] * protocol.folds
-    part = divide(labels, embedded.train.images.groups, shares, seed)
-    for number in range(protocol.folds):
-        out = part == number
-        # With very few groups a fold may be empty, or leave a single class to fit on.
-        if out.any() and len(np.unique(labels[~out])) > 1:
-            yield Fold(
-                features=features[~out],
-                labels=labels[~out],
-                held_out_features=features[out],
-                held_out_labels=labels[out],
-            )
+def blank_row(
+    task: str, job: Job, encoder: EncoderStamp, data: DataStamp, *, episodes: int = 0
+) -> Result:
+    """Makes the row of a job that is still to be done; its `row_id` is that of the one to come."""
+    return Result(
+        task=task,
+        protocol=ProtocolStamp(id=job.protocol.name, version=job.protocol.version),
+        encoder=encoder,
+        data=data,
+        label_fraction=job.label_fraction,
+        draw=job.draw,
+        seed=job.seed,
+        selection={},
+        metrics={},
+        metric=job.protocol.metric,
+        episodes=episodes,
+        seconds=0.0,
+        provenance={},
+    )
+
+
+def _samples(parts: Sequence[Part], embedded: Embedded) -> Samples:
+    splits = embedded.splits
+    images = [(splits[part.split], part.index) for part in parts]
+    whole = len(parts) == 1 and len(parts[0].index) == len(images[0][0])
+    features = (
+        embedded.embeddings_of(parts[0].split)
+        if whole
+        else np.concatenate([embedded.embeddings_of(part.split)[part.index] for part in parts])
+    )
+    return Samples(
+        features=features,
+        labels=np.concatenate([each.labels[index] for each, index in images]),
+        groups=np.concatenate([each.groups[index] for each, index in images]),
+        ids=tuple(each.ids[number] for each, index in images for number in index.tolist()),
+    )

@@ -1,30 +1,33 @@
-"""`eosin evaluate`: encoders and their baselines, on datasets, by tasks."""
+"""`eosin evaluate`: encoders and their baselines, on datasets, by tasks and protocols."""
 
+import contextlib
+import fcntl
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from eosin import plugins
-from eosin.atomic import locked
-from eosin.datasets._base import LabelledImages, Options, find_dataset
+from eosin.atomic import locked, remove_leftovers
+from eosin.datasets._base import LabelledImages, Options, find_dataset, resolve_root
 from eosin.embeddings import cache, extract
-from eosin.encoders import Encoder, build_encoder
-from eosin.encoders.colour_histogram import NAME as COLOUR_HISTOGRAM
+from eosin.embeddings.embedded import Embedded, Matrix, embed_splits, stamp_data, stamp_encoder
+from eosin.embeddings.sharing import together
+from eosin.encoders import Encoder
+from eosin.engine import distributed
 from eosin.engine import precision as formats
 from eosin.errors import UsageError
 from eosin.images.stain_shift import NAME as STAIN_SHIFT
-from eosin.protocols import find_protocol
-from eosin.provenance import sha256_of
+from eosin.progress import Bar
 from eosin.results.files import write_job
-from eosin.results.schema import DataStamp, EncoderStamp, Result
-from eosin.tasks._base import Embedded, Matrix, Split
-from eosin.weights import load_encoder
-
-_RANDOM = "random/"
+from eosin.results.schema import Result
+from eosin.tasks._base import Inputs, Job
+from eosin.tasks._baselines import with_baselines
+from eosin.tasks._grid import Shard, check_offers, describe, finished_rows, make_jobs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,24 +35,39 @@ class Config:
     """What is evaluated on what, and where the results go."""
 
     encoders: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Folders of exported encoders, or names; a random encoder of each architecture and a colour
-    histogram always join them."""
+    """Folders of exported encoders, or names; a random encoder of each architecture, one trained
+    on ImageNet where it is on this machine, and a colour histogram always join them."""
     on: tuple[Path, ...]
-    """Folders of datasets: one folder a class, or PatchCamelyon's HDF5 files."""
+    """Data sets: folders with one folder a class or PatchCamelyon's HDF5 files, or names of those
+    below EOSIN_DATA."""
     out: Path
     """Folder for the results, and for the embeddings that a later run takes up again."""
     dataset: str | None = None
     """Name of the dataset's layout, where its content does not tell."""
     task: tuple[str, ...] = ("linear", "knn")
-    """What is done with the embeddings."""
-    protocol: str = "strict"
-    """Named settings of the tasks."""
+    """What is done with the encoders."""
+    protocol: tuple[str, ...] = ("strict",)
+    """Named settings of the tasks; several are scored from the same embeddings."""
+    labels: tuple[float, ...] = (100.0,)
+    """Percentages of the labels to use; smaller parts lie within larger ones."""
+    draws: int = 5
+    """How often a part of the labels is drawn."""
+    seeds: int = 1
+    """How often what is random is repeated, with --seed and the numbers that follow."""
     grouping: Annotated[Options, tyro.conf.OmitArgPrefixes] = field(default_factory=Options)
     shift_test: bool = True
     """Score once more on test images with shifted stains (stain-shift-v1)."""
     seed: int = 0
-    """Seed of the random encoders and of what hyper-parameters are chosen on; not of the test
-    split."""
+    """Seed of the random encoders and of what is random in the tasks; not of the test split."""
+    shard: str = "1/1"
+    """Do the second of eight parts of the work with 2/8; the parts may run at once, on machines
+    that share --out."""
+    plan: bool = False
+    """Only say what there is to do and how long it takes."""
+    why: bool = False
+    """Afterwards explain why the two protocols differ, a setting at a time."""
+    again: bool = False
+    """Do what is done already once more."""
     embedding: Annotated[extract.Config, tyro.conf.OmitArgPrefixes] = field(
         default_factory=extract.Config
     )
@@ -57,58 +75,71 @@ class Config:
     def __post_init__(self) -> None:
         if not self.encoders:
             raise UsageError("Name at least one encoder: a folder with an export, or a name.")
-        if not self.on or not self.task:
-            raise UsageError(f"Give at least one {'dataset with --on' if self.task else '--task'}.")
+        if not self.on or not self.task or not self.protocol or not self.labels:
+            raise UsageError("--on, --task, --protocol and --labels each need at least one value.")
         if len(self.on) > 1 and (self.grouping.groups or self.dataset):
             raise UsageError("--groups and --dataset are for one dataset; give --on one folder.")
-        unknown = [name for name in self.task if name not in plugins.names("tasks")]
-        if unknown:
-            choices = ", ".join(plugins.names("tasks"))
-            raise UsageError(f"There is no task {unknown[0]!r}; choose from: {choices}.")
-        find_protocol(self.protocol)
+        wrong = [percent for percent in self.labels if not 0 < percent <= 100]
+        if wrong:
+            raise UsageError(f"--labels {wrong[0]:g}: percentages lie above 0 and at most at 100.")
+        if self.draws < 1 or self.seeds < 1:
+            raise UsageError("--draws and --seeds must be at least 1.")
+        if self.why and len(self.protocol) != 2:
+            raise UsageError("--why explains the difference between two protocols; name two.")
+        check_offers(self.task, self.protocol)
+        Shard.parse(self.shard)
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """The parts of the labels, rising."""
+        return tuple(sorted({percent / 100 for percent in self.labels}))
 
 
 def evaluate(config: Config) -> list[Result]:
     """Evaluates encoders and their baselines, and writes a result file for each piece of work.
 
-    Embeddings are taken from `out/embeddings` where they were computed before.
+    Embeddings are taken from `out/embeddings` and rows from `out` where they were computed before,
+    so that a run that was killed goes on where it was.
 
     Returns:
-        One row for each encoder, dataset, task and kind of test images.
+        One row for each encoder, dataset, task, protocol, part of the labels, seed and kind of
+        test images.
 
     Raises:
         InputError: an encoder or a dataset does not exist or is not as it should be.
     """
-    encoders = list(_with_baselines([load_encoder(name) for name in config.encoders], config.seed))
-    datasets = [_load_splits(root, config) for root in config.on]
+    shard = Shard.parse(config.shard)
+    encoders = list(with_baselines(config.encoders, config.seed))
+    datasets = [load_splits(root, config) for root in config.on]
     results: list[Result] = []
-    with locked(config.out):
+    number = 0
+    with distributed.process_group(formats.default_device()), contextlib.ExitStack() as held:
+        _check_processes(config)
+        together(lambda: _hold(config.out, shard, held))
         for splits in datasets:
             for encoder in encoders:
-                embedded = _embed(encoder, splits, config)
-                for name in config.task:
-                    task = plugins.load("tasks", name)
-                    settings = task.Config(protocol=config.protocol, seed=config.seed)
-                    rows = task.run(settings, embedded)
-                    write_job(config.out, rows)
-                    results += [result for result, _ in rows]
+                jobs = list(jobs_on(encoder, config))
+                mine = [job for place, job in enumerate(jobs, number) if shard.takes(place)]
+                number += len(jobs)
+                inputs = make_inputs(encoder, splits, config)
+                results += run_jobs(mine, inputs, config.out, again=config.again)
     return results
 
 
-def _with_baselines(encoders: list[Encoder], seed: int) -> Iterator[Encoder]:
-    """Yields the encoders, a random one of each architecture, and the histogram, none twice."""
-    named = [*encoders]
-    named += [each.reinitialised(seed) for each in encoders if not each.name.startswith(_RANDOM)]
-    named.append(build_encoder(COLOUR_HISTOGRAM))
-    seen: set[tuple[str, str]] = set()
-    for encoder in named:
-        identity = (encoder.weights_sha256(), encoder.transform_id())
-        if identity not in seen:
-            seen.add(identity)
-            yield encoder
+def jobs_on(encoder: Encoder, config: Config) -> Iterator[Job]:
+    """Yields the jobs with an encoder on each of the data sets."""
+    has_weights = any(True for _ in encoder.parameters())
+    seeds = range(config.seed, config.seed + config.seeds)
+    for job in make_jobs(
+        config.task, config.protocol, config.fractions, draws=config.draws, seeds=seeds
+    ):
+        if has_weights or not plugins.load("tasks", job.task).TRAINS_THE_ENCODER:
+            yield job
 
 
-def _load_splits(root: Path, config: Config) -> dict[str, LabelledImages]:
+def load_splits(root: Path, config: Config) -> dict[str, LabelledImages]:
+    """Loads all splits of a dataset, and says how many images there are."""
+    root = resolve_root(root)
     module = find_dataset(root, config.dataset)
     names = module.splits(root, config.grouping)
     splits = {name: module.load(root, name, config.grouping) for name in names}
@@ -122,7 +153,58 @@ def _load_splits(root: Path, config: Config) -> dict[str, LabelledImages]:
     return splits
 
 
-def _embed(encoder: Encoder, splits: dict[str, LabelledImages], config: Config) -> Embedded:
+def make_inputs(encoder: Encoder, splits: dict[str, LabelledImages], config: Config) -> Inputs:
+    """Brings together what the jobs on a dataset with an encoder take."""
+    precision = formats.resolve(config.embedding.precision, formats.default_device())
+    shifts = [extract.NO_SHIFT, STAIN_SHIFT] if config.shift_test else [extract.NO_SHIFT]
+    return Inputs(
+        encoder=encoder,
+        splits=splits,
+        embed=lambda: _embed(encoder, splits, config, shifts, precision),
+        encoder_stamp=stamp_encoder(encoder, precision),
+        data_stamp=stamp_data(splits),
+        shifts=shifts,
+        folder=config.out / "unfinished",
+    )
+
+
+def run_jobs(jobs: Sequence[Job], inputs: Inputs, out: Path, *, again: bool) -> list[Result]:
+    """Does the jobs with an encoder on a dataset, but for those that are done, and gives all rows.
+
+    Args:
+        jobs: what to do.
+        inputs: with what.
+        out: folder of the results.
+        again: does finished jobs once more.
+
+    Raises:
+        InputError: the images are too few for a protocol's division.
+    """
+    rows: list[Result] = []
+    left: list[Job] = []
+    for job in jobs:
+        found = None if again else distributed.from_main(finished_rows(job, inputs, out))
+        rows += found or []
+        left += [job] if found is None else []
+    title = f"{inputs.encoder_stamp.name} on {inputs.data_stamp.name}"
+    with Bar(title, len(jobs), "jobs", done=len(jobs) - len(left), is_hidden=len(left) < 3) as bar:
+        for job in left:
+            started = time.perf_counter()
+            measured = plugins.load("tasks", job.task).run(job, inputs)
+            if distributed.is_main():
+                write_job(out, measured)
+            rows += [replace(result, folder=out) for result, _ in measured]
+            bar.advance(1, f"{describe(job)}: {time.perf_counter() - started:,.1f} s")
+    return rows
+
+
+def _embed(
+    encoder: Encoder,
+    splits: dict[str, LabelledImages],
+    config: Config,
+    shifts: Sequence[str],
+    precision: str,
+) -> Embedded:
     folder = config.out / "embeddings"
 
     def embed(split: str, shift: str) -> Matrix:
@@ -131,52 +213,36 @@ def _embed(encoder: Encoder, splits: dict[str, LabelledImages], config: Config) 
         title += "" if shift == extract.NO_SHIFT else f" ({shift})"
         return cache.embed(encoder, images, config.embedding, folder, shift, title)
 
-    shifts = [extract.NO_SHIFT, STAIN_SHIFT] if config.shift_test else [extract.NO_SHIFT]
-    precision = formats.resolve(config.embedding.precision, formats.default_device())
-    return embed_splits(encoder, splits, embed, shifts=shifts, precision=precision)
+    with _one_at_a_time(folder):
+        return embed_splits(encoder, splits, embed, shifts=shifts, precision=precision)
 
 
-def embed_splits(
-    encoder: Encoder,
-    splits: Mapping[str, LabelledImages],
-    embed: Callable[[str, str], Matrix],
-    *,
-    shifts: Sequence[str],
-    precision: str,
-) -> Embedded:
-    """Brings together what a task takes: the embeddings of all splits, and what they are of.
+def _check_processes(config: Config) -> None:
+    """Refuses several processes for what one does."""
+    alone = [task for task in config.task if not plugins.load("tasks", task).TRAINS_THE_ENCODER]
+    if alone and distributed.is_distributed():
+        raise UsageError(
+            f"torchrun is for training an encoder in several processes, which --task "
+            f"{' '.join(alone)} does not; share such work with --shard."
+        )
 
-    Args:
-        encoder: what embeds.
-        splits: `train`, `test` and, where there is one, `valid`.
-        embed: gives the embeddings of a split, by its name, under a shift.
-        shifts: what the test images are embedded under.
-        precision: number format of the embeddings.
-    """
 
-    def part(split: str, shift: str = extract.NO_SHIFT) -> Split:
-        return Split(images=splits[split], embeddings=embed(split, shift))
+def _hold(out: Path, shard: Shard, held: contextlib.ExitStack) -> None:
+    """Takes the folder for this run, or this part of a run, until `held` is closed."""
+    if not distributed.is_main():
+        return
+    is_part = shard.count > 1
+    held.enter_context(locked(out, is_shared=is_part))
+    if is_part:
+        held.enter_context(locked(out / "shards" / f"{shard.number}-of-{shard.count}"))
+    else:
+        remove_leftovers(out)
 
-    train, test = splits["train"], splits["test"]
-    return Embedded(
-        encoder=EncoderStamp(
-            name=encoder.name,
-            weights_sha256=encoder.weights_sha256(),
-            transform=encoder.transform_id(),
-            pooling=encoder.pooling,
-            precision=precision,
-            embed_dim=encoder.embed_dim,
-            architecture=encoder.architecture,
-        ),
-        data=DataStamp(
-            name=train.dataset,
-            manifest_sha256=sha256_of([images.manifest_sha256 for images in splits.values()]),
-            split_sha256=train.split_sha256,
-            n_train=len(train),
-            n_test=len(test),
-            classes=train.classes,
-        ),
-        train=part("train"),
-        valid=part("valid") if "valid" in splits else None,
-        tests={shift: part("test", shift) for shift in shifts},
-    )
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Generator[None]:
+    """Waits for other parts of the same run that are embedding; what they embed is then there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".turn", "a+") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,40 +1,29 @@
-"""Linear probe: logistic regression on frozen embeddings."""
+"""Linear probe: a linear classifier of frozen embeddings."""
 
-import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from eosin.probes.linear import fit, fit_path
-from eosin.protocols import find_protocol
-from eosin.tasks._base import Embedded, Fold, Row, choose, score
+from eosin.datasets._base import LabelledImages
+from eosin.protocols._base import Protocol
+from eosin.tasks._base import Inputs, Job, Row, run_head
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
-    """Settings of the linear probe."""
-
-    protocol: str = "strict"
-    """Named settings: the penalties to choose from, and what they are chosen by."""
-    seed: int = 0
-    """Seed of the folds that the penalty is chosen on."""
+TRAINS_THE_ENCODER = False
 
 
-def run(config: Config, embedded: Embedded) -> list[Row]:
-    """Chooses the penalty, fits on all training images, and scores every kind of test images."""
-    started = time.perf_counter()
-    protocol = find_protocol(config.protocol)
-    cs, n_classes, most = protocol.linear_cs, embedded.n_classes, protocol.linear_max_iterations
+def offers(protocol: Protocol) -> bool:
+    """Whether the protocol has a linear probe."""
+    return protocol.linear is not None
 
-    def predict(fold: Fold):
-        for probe in fit_path(fold.features, fold.labels, n_classes, cs, most):
-            yield probe.predict(fold.held_out_features)
 
-    choice = choose(cs, predict, embedded, protocol, config.seed)
-    train = embedded.train
-    probe = fit(train.embeddings, train.images.labels, n_classes, choice.value, most)
-    selection = {
-        "split": choice.split,
-        "balanced_accuracy": choice.balanced_accuracy,
-        "c": choice.value,
-        "has_converged": probe.has_converged,
-    }
-    return score("linear", probe.predict, selection, embedded, protocol, config.seed, started)
+def is_random(protocol: Protocol) -> bool:
+    """Whether another seed gives another classifier."""
+    return protocol.linear is not None and protocol.linear.is_random
+
+
+def row_names(job: Job, splits: Mapping[str, LabelledImages]) -> tuple[str, ...]:
+    """What its rows are called."""
+    return ("linear",)
+
+
+def run(job: Job, inputs: Inputs) -> list[Row]:
+    """Fits by the protocol, and scores every kind of test images."""
+    return run_head("linear", job.protocol.linear, job, inputs.embedded)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eosin.downloads.download import Source, download
 from eosin.encoders._base import Encoder, EncoderCard, create_timm_model
 from eosin.encoders.vit import resizing_as_dino
 from eosin.errors import InputError
@@ -18,7 +19,6 @@ from eosin.weights.catalogue import (
     released_statistics_note,
 )
 from eosin.weights.checksums import check_checksum, expected_checksum, record_checksum
-from eosin.weights.download import Source, download
 from eosin.weights.licences import require_acceptance
 from eosin.weights.local_records import weights_folder
 from eosin.weights.strict import check_fit, flat_tensors, load_strictly

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from eosin.downloads.partial_file import PartialFile, held
 from eosin.errors import InputError
 from eosin.progress import Bar
-from eosin.weights.partial_file import PartialFile, held
 
 _BLOCK_BYTES = 1 << 20
 _MB = 10**6
@@ -104,7 +104,7 @@ def _check_address(url: str, hosts: Collection[str]) -> None:
     parts = urlsplit(url)
     place = f"{parts.scheme}://{parts.netloc}"
     if parts.scheme != "https":
-        raise InputError(f"{place} is not https; weights are downloaded by https only.")
+        raise InputError(f"{place} is not https; downloads are by https only.")
     if parts.netloc.lower().removesuffix(":443") not in hosts:
         raise InputError(f"{place} is none of the hosts that are allowed: {', '.join(hosts)}.")
 

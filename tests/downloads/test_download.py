@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from eosin.downloads import partial_file
+from eosin.downloads.download import Patience, Source, download
 from eosin.errors import InputError
-from eosin.weights import partial_file
-from eosin.weights.download import Patience, Source, download
-from tests.weights.release_server import Release, make_certificate, serving, tunnelling
+from tests.downloads.release_server import Release, make_certificate, serving, tunnelling
 
 CONTENT = bytes(hashlib.shake_256(b"weights").digest(300_001))
 HASTE = Patience(attempts=3, timeout_s=5.0, pause_s=0.0)

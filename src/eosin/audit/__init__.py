@@ -1,0 +1,1 @@
+"""What makes a benchmark's number untrustworthy: leaks between splits, and colour."""

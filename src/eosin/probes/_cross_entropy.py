@@ -1,0 +1,134 @@
+"""The mean cross-entropy of linear classifiers and its gradient, in closed form, in one pass."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from eosin.probes._base import Labels, Matrix
+from eosin.provenance import available_cores
+
+Coefficients = NDArray[np.float64]
+"""Weights of each output and, last, its bias [outputs, D + 1]."""
+
+# A block of rows is used for the logits and again for the gradient while it is in the cache.
+_BLOCK_VALUES = 2**20
+_MOST_BLOCK_ROWS = 512
+_CHUNK_BLOCKS = 8
+
+
+class CrossEntropy:
+    """Mean cross-entropy of labelled embeddings.
+
+    The order of the sums does not depend on the number of threads, so neither does the result.
+    Embeddings are multiplied in float32; all else is float64, so that small differences count.
+
+    Attributes:
+        features: [N, D], C-contiguous.
+        labels: [N], from 0, every class present.
+        n_outputs: one logit for each class, or 1: the logit of class 1 of two.
+    """
+
+    def __init__(self, features: Matrix, labels: Labels, n_outputs: int) -> None:
+        self.features = features
+        self.labels = labels
+        self.n_outputs = n_outputs
+        self._executor: Executor | None = None
+        rows = min(_MOST_BLOCK_ROWS, max(16, _BLOCK_VALUES // features.shape[1]))
+        starts = range(0, len(features), rows)
+        blocks = [slice(start, min(start + rows, len(features))) for start in starts]
+        self._chunks = [
+            blocks[start : start + _CHUNK_BLOCKS] for start in range(0, len(blocks), _CHUNK_BLOCKS)
+        ]
+
+    @contextmanager
+    def threads(self) -> Generator[Callable[..., Iterator[Any]]]:
+        """Computes on all cores within, where that pays; gives a `map` that does so, too."""
+        workers = min(available_cores(), len(self._chunks))
+        if workers < 2:
+            yield map
+            return
+        with ThreadPoolExecutor(workers, thread_name_prefix="probe") as executor:
+            self._executor = executor
+            try:
+                yield executor.map
+            finally:
+                self._executor = None
+
+    def __call__(self, coefficients: Coefficients) -> tuple[float, Coefficients]:
+        """Gives the loss and its gradient [outputs, D + 1]."""
+        weights = np.ascontiguousarray(coefficients[:, :-1], dtype=np.float32)
+        bias = coefficients[:, -1:]
+
+        def of_chunk(blocks: Sequence[slice]) -> tuple[float, Coefficients]:
+            return self._add_up(blocks, weights, bias)
+
+        mapped = self._executor.map if self._executor else map
+        loss, gradient = 0.0, np.zeros_like(coefficients)
+        for part, part_gradient in mapped(of_chunk, self._chunks):
+            loss += part
+            gradient += part_gradient
+        count = len(self.labels)
+        return loss / count, gradient / count
+
+    def _add_up(
+        self, blocks: Sequence[slice], weights: Matrix, bias: Coefficients
+    ) -> tuple[float, Coefficients]:
+        loss, gradient = 0.0, np.zeros((len(weights), weights.shape[1] + 1))
+        for block in blocks:
+            features, labels = self.features[block], self.labels[block]
+            logits = (weights @ features.T).astype(np.float64)
+            logits += bias
+            errors, part = (
+                _logistic(logits, labels) if self.n_outputs == 1 else _softmax(logits, labels)
+            )
+            loss += part
+            gradient[:, :-1] += errors.astype(np.float32) @ features
+            gradient[:, -1] += errors.sum(1)
+        return loss, gradient
+
+
+def curvatures(features: Matrix, coefficients: Coefficients) -> Matrix:
+    """Gives how far each sample is from certain [N]: the mean over the outputs of p (1 - p)."""
+    logits = coefficients[:, :-1].astype(np.float32) @ features.T
+    logits += coefficients[:, -1:].astype(np.float32)
+    if len(logits) == 1:
+        shares = expit(logits)
+    else:
+        logits -= logits.max(0)
+        shares = np.exp(logits)
+        shares /= shares.sum(0)
+    return (shares * (1 - shares)).mean(0)
+
+
+def _softmax(logits: Coefficients, labels: Labels) -> tuple[Coefficients, float]:
+    """Turns logits [K, N] into the derivatives by them; gives the summed loss, too.
+
+    What the other classes add up to is never taken from 1, so that both stay exact where a sample
+    is all but certain, as most are where the penalty is weak.
+    """
+    columns = np.arange(len(labels))
+    logits -= logits[labels, columns]
+    greatest = logits.max(0)
+    logits -= greatest
+    np.exp(logits, out=logits)
+    own = logits[labels, columns]
+    logits[labels, columns] = 0
+    others = logits.sum(0)
+    total = own + others
+    loss = greatest + np.where(greatest > 0, np.log(total), np.log1p(others))
+    logits[labels, columns] = -others
+    logits /= total
+    return logits, float(loss.sum())
+
+
+def _logistic(logits: Coefficients, labels: Labels) -> tuple[Coefficients, float]:
+    """Does the same for the logit [1, N] of class 1 of two."""
+    is_one = labels == 1
+    signed = np.where(is_one, -logits[0], logits[0])
+    loss = float(np.logaddexp(0, signed).sum())
+    return np.where(is_one, -expit(signed), expit(signed))[None], loss

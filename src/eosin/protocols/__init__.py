@@ -1,0 +1,1 @@
+"""Named, versioned settings of the tasks: every module without a leading underscore is one."""
