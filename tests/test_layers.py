@@ -19,7 +19,8 @@ LAYERS = [
     {"embeddings"},
     {"results", "nuclei", "probes", "methods", "datasets", "weights", "store"},
     {"encoders", "engine", "images", "slides", "synthetic"},
-    {"provenance", "plugins", "errors", "atomic", "progress", "ray_cluster", "downloads"},
+    {"downloads"},
+    {"provenance", "plugins", "errors", "atomic", "progress", "ray_cluster"},
 ]
 WITHOUT_TORCH = ("slides", "store", "tiling", "images", "synthetic")
 WITHOUT_TORCH += ("errors", "atomic", "plugins", "progress", "ray_cluster", "cli", "commands")

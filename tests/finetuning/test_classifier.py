@@ -13,6 +13,7 @@ from eosin.errors import UsageError
 from eosin.finetuning.classifier import Classifier, trainable_copy
 from eosin.finetuning.feeding import Feed, TrainingSet
 from eosin.finetuning.image_cache import ImageCache
+from eosin.finetuning.layers import parameter_groups
 from eosin.finetuning.training import Setup, train_classifier
 from eosin.protocols._base import FineTuning
 from eosin.protocols._division import Part
@@ -122,15 +123,16 @@ def test_a_frozen_encoder_stays_so_and_its_copy_learns() -> None:
 
 
 def test_weights_without_a_part_in_the_embedding_are_not_waited_for() -> None:
-    # The class token enters patch tokens by attention, but in the last block its own way is unused.
-    encoder = build_encoder("timm/test_vit2", input_px=PX, seed=0)
-    assert "fc_norm.weight" in dict(encoder.model.named_parameters())
-    with_pooling = encoder.with_pooling("mean")
-    copied = trainable_copy(with_pooling, 0.0)
-    unused = [name for name, each in copied.model.named_parameters() if not each.requires_grad]
-    copied.embed(torch.randn(2, 3, PX, PX)).sum().backward()
-    lacking = [name for name, each in copied.model.named_parameters() if each.grad is None]
-    assert lacking == unused
+    encoder = build_encoder("timm/test_vit3", input_px=PX, seed=0)
+    assert encoder.pooling == "map"
+    assert all(each.requires_grad for each in trainable_copy(encoder, 0.0).parameters())
+    copied = trainable_copy(encoder.with_pooling("mean"), 0.0)
+    unused = {name for name, each in copied.model.named_parameters() if not each.requires_grad}
+    pooling = {name for name, _ in copied.model.named_parameters() if name.startswith("attn_pool")}
+    assert unused == pooling and pooling
+    assert all(each.grad is None for each in copied.parameters())
+    group = parameter_groups(copied, torch.nn.Linear(2, 2), 0.5, 0.1)
+    assert all(each.requires_grad for one in group for each in one["params"])
 
 
 @pytest.mark.parametrize("name", ["timm/test_vit", "resnet10t"])
@@ -149,7 +151,7 @@ def test_drop_path_joins_the_same_weights(name: str) -> None:
 
 
 def test_an_architecture_without_drop_path_is_refused() -> None:
-    encoder = build_encoder("timm/vgg11", input_px=PX, seed=0)
+    encoder = build_encoder("timm/densenet121", input_px=PX, seed=0)
     with pytest.raises(UsageError, match="no stochastic depth"):
         trainable_copy(encoder, 0.2)
 

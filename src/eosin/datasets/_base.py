@@ -1,15 +1,17 @@
 """The contract of a labelled dataset, and how one is found by its name or its content.
 
-A module of this folder is a choice. It has `INFO`, `recognises(root)`, `splits(root, options)` and
-`load(root, split, options)`.
+A module of this folder is a choice. It has `INFO`, `recognises(root)`, `splits(root, options)`,
+`load(root, split, options)` and `verify(root, options)`.
 """
 
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
+from typing import Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,39 @@ Image = NDArray[np.uint8]
 
 NO_GROUPS = "none"
 _ANY_TREE = "folder"
+_OWN_FILES = (_ANY_TREE, "csv_table")
+
+
+ALL = "all"
+"""Key of `Info.class_counts` for all splits together, where their division is our own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A published file that holds a dataset or a part of it.
+
+    Attributes:
+        url: its address, by https; a `.zip` or `.gz` is unpacked, any other file is kept as it is.
+        hosts: who may be asked for it, also by way of redirects.
+        checksum: kind and hash, such as `md5:2fd1651b4f94ebd818ebf90ad2b6ce06`.
+        gives: what it leaves below the dataset's folder; where that is, it is not fetched again.
+        most_bytes: more than that its content cannot have.
+        size_bytes: its length where it is published.
+        leaves_out: how names in it begin that are not unpacked.
+    """
+
+    url: str
+    hosts: tuple[str, ...]
+    checksum: str
+    gives: str
+    most_bytes: int
+    size_bytes: int | None = None
+    leaves_out: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The file's name, as its address has it."""
+        return PurePosixPath(urlsplit(self.url).path).name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +71,17 @@ class Info:
         expected_tree: how its files must lie below the root.
         classes: names in the order of the labels; empty where the files decide.
         counts: images of each split; empty where the files decide.
+        class_counts: images of each class, by split, or under `ALL`; empty where unknown.
+        groups: what the groups are, and for which images they are known.
+        division: where the splits come from.
+        image_px: width and height of every image; `None` where they differ.
+        mpp: micrometres a pixel; `None` where unknown or different.
+        download_bytes: what `eosin datasets get` fetches, roughly.
+        installed_bytes: what it takes on the disk then, roughly.
+        licence_url: where the licence is.
+        archives: what `eosin datasets get` fetches; empty where it cannot.
+        how_to_get: what to do by hand, a step each, where there are no archives.
+        remarks: what else to know, above all where sources contradict each other.
     """
 
     title: str
@@ -45,6 +91,25 @@ class Info:
     expected_tree: str
     classes: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    class_counts: Mapping[str, Mapping[str, int]] = field(
+        default_factory=dict[str, Mapping[str, int]]
+    )
+    groups: str = "as the files say"
+    division: str = "as the files say"
+    image_px: tuple[int, int] | None = None
+    mpp: float | None = None
+    download_bytes: int | None = None
+    installed_bytes: int | None = None
+    licence_url: str = ""
+    archives: tuple[Archive, ...] = ()
+    how_to_get: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> int | None:
+        """How many images it has; `None` where the files decide."""
+        counted = self.counts or self.class_counts.get(ALL, {})
+        return sum(counted.values()) or None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +125,8 @@ class Options:
     """Share of the images that is held out for testing where no test folder exists."""
     split_seed: int = 0
     """Seed of that division."""
+    magnification: Literal["40X", "100X", "200X", "400X"] = "40X"
+    """Which of the images are taken where each is there at several magnifications (BreakHis)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.test_share < 1:
@@ -133,27 +200,43 @@ def find_dataset(root: Path, name: str | None = None) -> ModuleType:
 
 
 def data_folder() -> Path:
-    """The folder of installed data sets: `EOSIN_DATA`, or `data` here."""
-    return Path(os.environ.get("EOSIN_DATA", "data"))
+    """The folder of installed data sets: `$EOSIN_DATA`, or `data` in the working folder."""
+    return Path(os.environ.get("EOSIN_DATA") or "data")
 
 
-def resolve_root(name_or_path: Path) -> Path:
-    """Gives the folder of a data set: the path itself, or that of an installed one by its name.
+def installed_root(name: str, folder: Path | None = None) -> Path | None:
+    """Gives the folder of a dataset where it is installed, and `None` where it is not.
+
+    Args:
+        name: of the dataset.
+        folder: where data sets are installed; by default `data_folder()`.
+    """
+    root = (data_folder() if folder is None else folder) / name
+    return root if root.is_dir() and plugins.load("datasets", name).recognises(root) else None
+
+
+def resolve_root(name_or_path: Path | str, folder: Path | None = None) -> Path:
+    """Gives the folder of a dataset: the path itself, or that of an installed one by its name.
+
+    Args:
+        name_or_path: what the user typed; a path that exists goes first.
+        folder: where data sets are installed; by default `data_folder()`.
 
     Raises:
-        InputError: neither is there; the message says how to get the data set.
+        InputError: the dataset of that name is not installed; the message says how to get it.
     """
-    name = str(name_or_path)
-    if name_or_path.exists() or name not in plugins.names("datasets"):
-        return name_or_path
-    installed = data_folder() / name
-    if installed.is_dir():
-        return installed
-    info = plugins.load("datasets", name).INFO
-    raise InputError(
-        f"{name} is not in {data_folder()}: get it from {info.source}, and put it there or set "
-        "EOSIN_DATA to the folder that has it; or give the path of its folder."
-    )
+    path, name = Path(name_or_path), str(name_or_path)
+    own = [each for each in plugins.names("datasets") if each not in _OWN_FILES]
+    if path.exists() or name not in own:
+        return path
+    root = installed_root(name, folder)
+    if root is None:
+        raise InputError(
+            f"{name} is not in {data_folder() if folder is None else folder}. Get it with: eosin "
+            f"datasets get {name}; or give the path of its folder, or set EOSIN_DATA to the folder "
+            f"that has {name}/."
+        )
+    return root
 
 
 def describe_tree(root: Path, most_lines: int = 12) -> str:

@@ -12,7 +12,7 @@ from eosin.datasets._base import NO_GROUPS, Options
 from eosin.errors import InputError
 
 # From the coarsest to the finest: images of one patient are alike whatever slide they are of.
-_GROUP_COLUMNS = (
+GROUP_COLUMNS = (
     "patient",
     "patient_id",
     "case",
@@ -24,8 +24,8 @@ _GROUP_COLUMNS = (
     "source",
     "group",
 )
-_FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "image_path", "image_name")
-_CLASS_COLUMNS = ("class", "label", "category")
+FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "image_path", "image_name")
+CLASS_COLUMNS = ("class", "label", "category")
 
 
 def find_groups(
@@ -50,11 +50,11 @@ def find_groups(
     if table is None:
         return np.array(ids), "image"
     path, rows, column = table
-    file_column = _first_of(_FILE_COLUMNS, rows[0])
+    file_column = first_of(FILE_COLUMNS, rows[0])
     if file_column is None:
         raise InputError(
             f"{path} has the columns {_list(rows[0])} and none that names the file; call it "
-            f"{_FILE_COLUMNS[0]!r}."
+            f"{FILE_COLUMNS[0]!r}."
         )
     group_of = _groups_by_key(path, rows, file_column, column)
     keys = [
@@ -82,16 +82,16 @@ def _table(root: Path, options: Options) -> tuple[Path, list[dict[str, str]], st
     if options.group_column == NO_GROUPS:
         return None
     if options.groups is not None:
-        rows = _read(options.groups)
+        rows = read_table(options.groups)
         return options.groups, rows, _group_column(options.groups, rows[0], options.group_column)
     candidates = sorted(root.glob("*.csv"))
     if options.group_column is not None and not candidates:
         raise InputError(
             f"{root} holds no CSV with the column {options.group_column!r}; name it with --groups."
         )
-    tables = [(path, _read(path)) for path in candidates]
-    wanted = (options.group_column,) if options.group_column is not None else _GROUP_COLUMNS
-    usable = [(path, rows) for path, rows in tables if _first_of(wanted, rows[0])]
+    tables = [(path, read_table(path)) for path in candidates]
+    wanted = (options.group_column,) if options.group_column is not None else GROUP_COLUMNS
+    usable = [(path, rows) for path, rows in tables if first_of(wanted, rows[0])]
     if len(usable) > 1:
         names = ", ".join(path.name for path, _ in usable)
         raise InputError(
@@ -105,14 +105,19 @@ def _table(root: Path, options: Options) -> tuple[Path, list[dict[str, str]], st
 
 
 def _group_column(path: Path, row: Mapping[str, str], asked: str | None) -> str:
-    column = _first_of((asked,) if asked is not None else _GROUP_COLUMNS, row)
+    column = first_of((asked,) if asked is not None else GROUP_COLUMNS, row)
     if column is None:
         what = f"no column {asked!r}" if asked is not None else "no column known to name groups"
         raise InputError(f"{path} has {what}; --group-column must be one of {_list(row)}.")
     return column
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Reads the rows of a CSV file, whose delimiter is a comma, a semicolon or a tab.
+
+    Raises:
+        InputError: it cannot be read, is no CSV in UTF-8, or has no rows.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
             header = handle.readline()
@@ -132,7 +137,7 @@ def _groups_by_key(
     path: Path, rows: Sequence[Mapping[str, str]], file_column: str, column: str
 ) -> dict[str, str]:
     """Maps what a row calls its file, and that below its class, to the row's group."""
-    class_column = _first_of(_CLASS_COLUMNS, rows[0])
+    class_column = first_of(CLASS_COLUMNS, rows[0])
     group_of: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         file = str(PurePosixPath(row[file_column].strip().replace("\\", "/")))
@@ -160,7 +165,8 @@ def _key_of(image: str, of_class: str, group_of: Mapping[str, str]) -> str | Non
     return None
 
 
-def _first_of(wanted: Sequence[str], row: Mapping[str, str]) -> str | None:
+def first_of(wanted: Sequence[str], row: Mapping[str, str]) -> str | None:
+    """Gives the first wanted column that a row has, whatever its case; `None` if it has none."""
     by_lower = {name.strip().lower(): name for name in row}
     return next((by_lower[name.lower()] for name in wanted if name.lower() in by_lower), None)
 

@@ -2,27 +2,16 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from eosin.datasets._base import (
-    NO_GROUPS,
-    Image,
-    Info,
-    LabelledImages,
-    Options,
-    hash_manifest,
-    wrong_tree,
-)
-from eosin.datasets._division import hold_out
+from eosin.datasets._base import Info, LabelledImages, Options, wrong_tree
+from eosin.datasets._files import Entry, FileSet, make_file_set
+from eosin.datasets._findings import Finding
 from eosin.datasets._groups import find_groups
+from eosin.datasets._verify import verify_files
 from eosin.errors import InputError
-from eosin.images.files import SUFFIXES, read_image
-from eosin.provenance import sha256_of, sha256_of_file
+from eosin.images.files import SUFFIXES
 
 INFO = Info(
     title="Folder of images, one folder a class",
@@ -58,8 +47,7 @@ def recognises(root: Path) -> bool:
 
 def splits(root: Path, options: Options) -> tuple[str, ...]:
     """Names the splits that `load` takes here."""
-    division = _scan(root, options).division.values()
-    return tuple(split for split in ("train", "valid", "test") if split in division)
+    return _scan(root, options).splits
 
 
 def load(root: Path, split: str, options: Options) -> LabelledImages:
@@ -73,42 +61,19 @@ def load(root: Path, split: str, options: Options) -> LabelledImages:
         InputError: the tree has no two classes, a class cannot be divided, a group lies in several
             given splits, or an image cannot be read.
     """
-    tree = _scan(root, options)
-    chosen = [image for image in tree.ids if tree.division[image] == split]
-    if not chosen:
-        raise InputError(f"{root} has no split {split!r}.")
-    labels = np.array(
-        [tree.classes.index(tree.class_of[image]) for image in chosen], dtype=np.int64
-    )
-    groups = np.array([tree.group_of[image] for image in chosen])
-    paths = [root / image for image in chosen]
-    contents = [sha256_of_file(path) for path in paths]
-    return LabelledImages(
-        dataset=root.resolve().name,
-        split=split,
-        ids=tuple(chosen),
-        labels=labels,
-        groups=groups,
-        grouped_by=tree.grouped_by,
-        classes=tree.classes,
-        reader=partial(_read_one, paths),
-        manifest_sha256=hash_manifest(chosen, labels, groups, contents),
-        split_sha256=sha256_of([tree.rule, tree.division]),
-    )
+    return _scan(root, options).load(split)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Tree:
-    ids: Sequence[str]
-    class_of: Mapping[str, str]
-    classes: tuple[str, ...]
-    group_of: Mapping[str, str]
-    grouped_by: str
-    division: Mapping[str, str]
-    rule: Sequence[str | float]
+def verify(root: Path, options: Options) -> list[Finding]:
+    """Decodes every image, and looks for copies and for groups that cross given splits.
+
+    Raises:
+        InputError: the tree is none of classes, or cannot be divided.
+    """
+    return verify_files(_scan(root, options), INFO)
 
 
-def _scan(root: Path, options: Options) -> _Tree:
+def _scan(root: Path, options: Options) -> FileSet:
     ids = _image_ids(root)
     class_of = {image: Path(image).parent.name for image in ids}
     given = _given_division(root, ids)
@@ -119,22 +84,25 @@ def _scan(root: Path, options: Options) -> _Tree:
         )
         raise wrong_tree(root, problem, INFO.expected_tree)
     groups, grouped_by = find_groups(root, ids, list(class_of.values()), options)
-    group_of = dict(zip(ids, groups.tolist(), strict=True))
-    if given is None:
-        labels = np.array([classes.index(class_of[image]) for image in ids], dtype=np.int64)
-        division = _own_division(root, ids, labels, groups, classes, options)
-        rule = ("grouped and stratified, 1", options.test_share, options.split_seed)
-    else:
-        division, rule = given, ("given folders",)
-        _check_given(root, division, class_of, group_of)
-    return _Tree(
-        ids=ids,
-        class_of=class_of,
-        classes=classes,
-        group_of=group_of,
+    if given is not None:
+        _check_classes(root, given, class_of)
+    entries = [
+        Entry(
+            id=image,
+            of_class=class_of[image],
+            split="" if given is None else given[image],
+            group=group,
+        )
+        for image, group in zip(ids, groups.tolist(), strict=True)
+    ]
+    return make_file_set(
+        root.resolve().name,
+        root,
+        classes,
+        entries,
+        replace(options, groups=None, group_column=None),
         grouped_by=grouped_by,
-        division=division,
-        rule=rule,
+        rule=() if given is None else ("given folders",),
     )
 
 
@@ -174,45 +142,8 @@ def _given_division(root: Path, ids: Sequence[str]) -> dict[str, str] | None:
     return {image: named[image.partition("/")[0]] for image in ids}
 
 
-def _own_division(
-    root: Path,
-    ids: Sequence[str],
-    labels: NDArray[np.int64],
-    groups: NDArray[np.str_],
-    classes: Sequence[str],
-    options: Options,
-) -> dict[str, str]:
-    held_out = hold_out(labels, groups, options.test_share, options.split_seed)
-    for number, name in enumerate(classes):
-        if len(set(held_out[labels == number].tolist())) < 2:
-            raise InputError(
-                f"{root}: class {name} cannot be in training and test: its "
-                f"{int((labels == number).sum()):,} images are of too few groups. Add images, "
-                f"give a train and a test folder, or ignore groups with --group-column {NO_GROUPS}."
-            )
-    return {image: "test" if out else "train" for image, out in zip(ids, held_out, strict=True)}
-
-
-def _check_given(
-    root: Path,
-    division: Mapping[str, str],
-    class_of: Mapping[str, str],
-    group_of: Mapping[str, str],
-) -> None:
+def _check_classes(root: Path, division: Mapping[str, str], class_of: Mapping[str, str]) -> None:
     trained = {class_of[image] for image, split in division.items() if split == "train"}
     unknown = sorted(set(class_of.values()) - trained)
     if unknown:
         raise InputError(f"{root}: class {unknown[0]} has no images in the training folder.")
-    split_of: dict[str, str] = {}
-    for image, split in division.items():
-        first = split_of.setdefault(group_of[image], split)
-        if first != split:
-            raise InputError(
-                f"{root}: group {group_of[image]} has images in {first} and in {split}, such as "
-                f"{image}, so the test would be no test. Move them, or ignore groups with "
-                f"--group-column {NO_GROUPS}."
-            )
-
-
-def _read_one(paths: Sequence[Path], index: int) -> Image:
-    return read_image(paths[index])

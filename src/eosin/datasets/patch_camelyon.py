@@ -1,6 +1,7 @@
 """PatchCamelyon: 96-px patches of lymph nodes, with or without tumour in their centre, as HDF5."""
 
 import csv
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from eosin.datasets import _pcam_files
 from eosin.datasets._base import (
     Image,
     Info,
@@ -17,8 +19,12 @@ from eosin.datasets._base import (
     hash_manifest,
     wrong_tree,
 )
+from eosin.datasets._contents import hash_files
+from eosin.datasets._files import groups_that_cross, strays, walk_files
+from eosin.datasets._findings import Finding
+from eosin.datasets._verify import Checked, Look, in_order, look_at_pixels, verify_images
 from eosin.errors import InputError, UsageError
-from eosin.provenance import sha256_of, sha256_of_file
+from eosin.provenance import sha256_of
 
 INFO = Info(
     title="PatchCamelyon (PCam)",
@@ -35,9 +41,20 @@ camelyonpatch_level_2_split_test_y.h5
 """,
     classes=("normal", "tumor"),
     counts={"train": 262_144, "valid": 32_768, "test": 32_768},
+    groups="slide, where the meta files are there; eosin datasets get fetches them",
+    division="official files; no slide is in two of them",
+    image_px=(96, 96),
+    mpp=0.97,
+    licence_url="https://choosealicense.com/licenses/cc0-1.0/",
+    download_bytes=8_000_000_000,
+    installed_bytes=9_100_000_000,
+    archives=_pcam_files.ARCHIVES,
+    remarks=_pcam_files.REMARKS,
 )
 
-_STEM = "camelyonpatch_level_2_split_"
+_STEM = _pcam_files.STEM
+_KINDS = ("x.h5", "y.h5", "meta.csv")
+_LEAST_SHARE = 0.45  # of the rarer class; published is "a 50/50 balance"
 _CHUNK_CACHE_BYTES = 16 * 2**20
 
 
@@ -74,16 +91,10 @@ def load(root: Path, split: str, options: Options) -> LabelledImages:
             f"its slides in {_STEM}*_meta.csv."
         )
     x_file, y_file = _file(root, split, "x"), _file(root, split, "y")
-    images, labels = _dataset(x_file, "x"), _labels(y_file)
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-        raise InputError(
-            f"{x_file}: x is {images.dtype} {images.shape}; it must be uint8 [N, 96, 96, 3]."
-        )
-    if len(images) != len(labels):
-        raise InputError(f"{x_file} holds {len(images):,} images, {y_file} {len(labels):,} labels.")
+    images, labels = _images_and_labels(root, split)
     ids = tuple(f"{split}/{number:06d}" for number in range(len(labels)))
     groups, grouped_by = _groups(root, split, ids)
-    contents = [sha256_of_file(x_file), sha256_of_file(y_file)]
+    contents = hash_files([x_file, y_file])
     return LabelledImages(
         dataset="patch_camelyon",
         split=split,
@@ -98,11 +109,91 @@ def load(root: Path, split: str, options: Options) -> LabelledImages:
     )
 
 
+def verify(root: Path, options: Options) -> list[Finding]:
+    """Checks every file against what is published, and reads every row.
+
+    Raises:
+        InputError: a file is missing, packed, damaged, or of another shape or label.
+    """
+    known = {f"{_STEM}{split}_{kind}" for split in INFO.counts for kind in _KINDS}
+    others = [name for name in walk_files(root) if name.removesuffix(".gz") not in known]
+    found = strays(root, others, "is none of PatchCamelyon's files")
+    names = splits(root, options)
+    rows = [_Rows(root, split) for split in names]
+    starts = np.cumsum([0, *(len(each) for each in rows)])
+
+    def look(index: int) -> Look:
+        number = int(np.searchsorted(starts, index, side="right")) - 1
+        return look_at_pixels(rows[number].read(index - int(starts[number])))
+
+    checked = Checked(
+        root=root,
+        places=[place for each in rows for place in each.places()],
+        labels=np.concatenate([each.labels for each in rows]),
+        division=[each.split for each in rows for _ in range(len(each))],
+        classes=INFO.classes,
+        look=look,
+    )
+    found += verify_images(checked, INFO)
+    found += _balance(rows)
+    groups = np.concatenate([each.groups for each in rows])
+    found += groups_that_cross(root, checked.places, groups, checked.division, is_fatal=False)
+    return in_order(found)
+
+
+class _Rows:
+    """The rows of one split's files."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.split = split
+        self.file = _file(root, split, "x")
+        self.images, self.labels = _images_and_labels(root, split)
+        ids = tuple(f"{split}/{number:06d}" for number in range(len(self.labels)))
+        self.groups, _ = _groups(root, split, ids)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def places(self) -> Iterator[str]:
+        """Names each row."""
+        return (f"{self.file.name}, row {number}" for number in range(len(self)))
+
+    def read(self, row: int) -> Image:
+        """Reads one row."""
+        return _read_one(self.images, self.file, row)
+
+
+def _balance(rows: list[_Rows]) -> Iterator[Finding]:
+    """Yields the splits that are not half tumour, as all are by their publishers' word."""
+    for each in rows:
+        if not _LEAST_SHARE <= each.labels.mean() <= 1 - _LEAST_SHARE:
+            sentence = (
+                f"{each.file}: {int(each.labels.sum()):,} of {len(each):,} patches are tumour; "
+                "published is one half."
+            )
+            yield Finding(kind="count", where=each.split, sentence=sentence)
+
+
+def _images_and_labels(root: Path, split: str) -> tuple[Any, NDArray[np.int64]]:
+    x_file, y_file = _file(root, split, "x"), _file(root, split, "y")
+    images, labels = _dataset(x_file, "x"), _labels(y_file)
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise InputError(
+            f"{x_file}: x is {images.dtype} {images.shape}; it must be uint8 [N, 96, 96, 3]."
+        )
+    if len(images) != len(labels):
+        raise InputError(f"{x_file} holds {len(images):,} images, {y_file} {len(labels):,} labels.")
+    return images, labels
+
+
 def _file(root: Path, split: str, kind: str) -> Path:
     path = root / f"{_STEM}{split}_{kind}.h5"
     packed = path.with_name(f"{path.name}.gz")
     if not path.is_file() and packed.is_file():
-        raise InputError(f"{packed} is packed, and patches are read in place: gunzip {packed}")
+        raise InputError(
+            f"{packed} is packed, and patches are read in place: gunzip {packed}, or fetch the "
+            "data set with: eosin datasets get patch_camelyon"
+        )
     if not path.is_file():
         raise wrong_tree(root, f"{path.name} is missing.", INFO.expected_tree)
     return path

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eosin.datasets._base import LabelledImages
+from eosin.embeddings.sharing import together
 from eosin.encoders import Encoder
 from eosin.engine import distributed
 from eosin.engine.trainable import Batch
@@ -139,7 +140,7 @@ class Feed:
         """Yields the batches of update `start` and those that follow; closing ends the threads.
 
         Raises:
-            InputError: an image cannot be read.
+            InputError: an image cannot be read, by this process or another.
         """
         ahead: deque[_Unfinished] = deque()
         pool = ThreadPoolExecutor(
@@ -191,8 +192,8 @@ class Feed:
             augment(image, self._spec, rng, turns=self._turns, into=pixels[row])
 
     def _finish(self, batch: "_Unfinished") -> Batch:
-        for task in batch.tasks:
-            task.result()
+        # Processes that took an update without the one that failed would wait for it.
+        together(batch.wait)
         pixels = batch.pixels.to(self._device, non_blocking=True)
         images = self._encoder.normalise(pixels).contiguous(memory_format=torch.channels_last)
         labels = torch.from_numpy(self._images.labels[batch.numbers]).to(self._device)
@@ -207,6 +208,15 @@ class _Unfinished:
     pixels: Tensor
     numbers: Labels
     tasks: list[Future[None]]
+
+    def wait(self) -> None:
+        """Returns when all are written.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        for task in self.tasks:
+            task.result()
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Fine-tuning: all weights of a copy of the encoder are trained, with a new linear layer."""
 
-import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -57,8 +56,6 @@ def run(job: Job, inputs: Inputs) -> list[Row]:
     tuned = fine_tune(setup, divided, job.protocol.metric, folder)
     rows = [_score(tuned, shift, setup, job, inputs, started) for shift in inputs.shifts]
     remove_folder(folder)
-    with contextlib.suppress(OSError):  # other jobs may have something in it
-        inputs.folder.rmdir()
     return rows
 
 
