@@ -49,7 +49,8 @@ INFO = Info(
     ),
     remarks=(
         "eva's page speaks of 408 images, 102 a class, and of a licence with the name of BY-NC-SA "
-        "and the address of BY-NC-ND; the archive's own page says BY-NC-ND, and there are 400.",
+        "and the address of BY-NC-ND; the README of the organisers says BY-NC-ND, and there are "
+        "400.",
         "Whether the 255 images of unknown patients share patients with the test split is not "
         "known; the organisers' table of patients has none of them.",
         "The archive's whole-slide images are not unpacked; Eosin has no use for them here.",

@@ -42,15 +42,16 @@ INFO = Info(
     download_bytes=4_000_000_000,
     installed_bytes=4_000_000_000,
     how_to_get=(
-        "Download BreaKHis_v1.tar.gz (4 GB) from "
-        "http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz; the server has no https and no "
-        "checksum is published, so Eosin does not fetch it.",
+        "Download BreaKHis_v1.tar.gz (4 GB) from the page that is its source, or from "
+        "http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz. That address has no https and "
+        "no checksum is published, so Eosin does not fetch it.",
         "Unpack it: tar -xzf BreaKHis_v1.tar.gz -C {root}",
     ),
     remarks=(
         "Pages speak of 9,109 images; 7,909 are in the archive, 1,995 of them at 40X.",
-        "The publishers count 82 patients, letters included. Patient 14-13412 has the same images "
-        "as ductal (DC) and as lobular (LC) carcinoma; verify names the pairs.",
+        "The publishers count 82 patients, letters included. Patient 14-13412 is there twice, as "
+        "ductal (DC) and as lobular (LC) carcinoma, with equally many images; verify names those "
+        "that are the same.",
         "eva and THUNDER take four kinds with at least seven patients (TA, MC, F, DC) at 40X and "
         "divide them by lists of patients of their own: their figures are of another task.",
     ),
