@@ -9,6 +9,7 @@ from eosin import __version__
 from eosin.commands import (
     audit,
     bench_data,
+    datasets,
     demo,
     embed,
     evaluate,
@@ -28,7 +29,7 @@ from eosin.errors import InputError, Interrupted, UsageError
 # In the order of work, which is that of the overview.
 _MODULES = (
     *(demo, tile, store, stain, views, bench_data, pretrain),
-    *(embed, evaluate, report, results, audit, reproduce, weights),
+    *(embed, evaluate, report, results, audit, reproduce, datasets, weights),
 )
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
 

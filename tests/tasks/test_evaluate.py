@@ -85,7 +85,7 @@ def test_a_second_run_reads_no_image_and_gives_the_same_rows(
     def refuse(*_: object) -> None:
         raise AssertionError("an image was read again")
 
-    monkeypatch.setattr("eosin.datasets.folder._read_one", refuse)
+    monkeypatch.setattr("eosin.datasets._files._read_one", refuse)
     again = evaluate(config(exported, labelled, tmp_path / "out", task=("knn",)))
     assert [row.row_id for row in again] == [row.row_id for row in first]
     assert [row.metrics for row in again] == [row.metrics for row in first]

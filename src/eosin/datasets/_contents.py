@@ -9,7 +9,7 @@ from eosin.progress import Bar
 from eosin.provenance import available_cores, sha256_of_file
 
 _SHOWN_FROM = 5_000  # files
-_AT_ONCE = 256
+_AT_ONCE = 64
 
 _Known = tuple[str, int, int]
 _known: dict[_Known, str] = {}
@@ -25,17 +25,20 @@ def hash_files(paths: Sequence[Path]) -> list[str]:
     Raises:
         OSError: a file cannot be read.
     """
-    is_hidden = len(paths) < _SHOWN_FROM
+    parts = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
     hashes: list[str] = []
     with (
-        Bar("hashing", len(paths), "images", is_hidden=is_hidden) as bar,
+        Bar("hashing", len(paths), "images", is_hidden=len(paths) < _SHOWN_FROM) as bar,
         ThreadPoolExecutor(min(2 * available_cores(), 16)) as pool,
     ):
-        for start in range(0, len(paths), _AT_ONCE):
-            some = list(pool.map(_hash, paths[start : start + _AT_ONCE]))
+        for some in pool.map(_hash_some, parts):
             hashes += some
             bar.advance(len(some))
     return hashes
+
+
+def _hash_some(paths: Sequence[Path]) -> list[str]:
+    return [_hash(path) for path in paths]
 
 
 def _hash(path: Path) -> str:
