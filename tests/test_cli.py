@@ -128,7 +128,8 @@ def _write_slides(folder: Path, count: int, seed: int) -> str:
 def test_a_word_chooses_among_the_commands_below(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([name]) == 2
+    # What eosin datasets is asked for first is what there is.
+    assert main([name]) == (0 if name == "datasets" else 2)
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"  {command.name} " in text for command in GROUPS[name])
