@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from eosin.errors import InputError
 from eosin.probes import prototypes
-from eosin.probes.prototypes import draw_support, predict_episodes, vote_shares
+from eosin.probes.prototypes import draw_support, predict_episodes
 from tests.probes._material import samples
 
 
@@ -31,9 +31,6 @@ def test_classes_are_those_of_the_nearest_class_mean(
     found = np.concatenate(list(predict_episodes(train.features, support, test.features)))
     expected = [plainly(train.features, each, test.features) for each in support]
     assert (found == np.array(expected)).all()
-    shares = vote_shares(train.features, support, test.features)
-    assert shares == pytest.approx(np.eye(3)[found].mean(0))
-    assert shares.dtype == np.float32
 
 
 @settings(deadline=None, max_examples=30)

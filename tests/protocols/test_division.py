@@ -128,7 +128,7 @@ def test_only_the_labels_that_may_be_used_are_used() -> None:
 def test_thunders_division_of_bach() -> None:
     prefixes = ("b", "is", "iv", "n")
     ids = [
-        f"Photos/{name}/{prefix}{number:03}.tif"
+        f"{name}/{prefix}{number:03}.tif"
         for name, prefix in zip(CLASSES, prefixes, strict=True)
         for number in range(1, 101)
     ]
@@ -145,8 +145,8 @@ def test_thunders_division_of_bach() -> None:
     (fold,) = found.folds
     assert (len(fold.fit[0].index), len(fold.held_out.index), len(test)) == (218, 50, 132)
     held_out = names([fold.held_out], splits)
-    assert {"Photos/Benign/b016.tif", "Photos/Normal/n081.tif"} <= held_out
-    assert "Photos/Benign/b015.tif" not in held_out and "Photos/Benign/b026.tif" not in held_out
+    assert {"Benign/b016.tif", "Normal/n081.tif"} <= held_out
+    assert "Benign/b015.tif" not in held_out and "Benign/b026.tif" not in held_out
 
 
 def test_thunders_division_of_mhist_and_crc_is_that_of_its_random_numbers() -> None:

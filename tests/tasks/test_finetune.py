@@ -11,8 +11,8 @@ from torch import nn
 
 from eosin.datasets._base import LabelledImages
 from eosin.encoders import build_encoder
-from eosin.engine.step import Stepper
 from eosin.engine import distributed
+from eosin.engine.step import Stepper
 from eosin.errors import InputError, Interrupted, UsageError
 from eosin.images import stain_shift
 from eosin.protocols._base import FineTuning, find_protocol

@@ -1,5 +1,7 @@
 """`eosin evaluate`: encoders are benchmarked on labelled images."""
 
+import os
+
 from eosin.commands._base import Command, Outcome
 
 
@@ -23,11 +25,12 @@ def _run(words: list[str]) -> Outcome:
     if config.why:
         said, facts = explain_all(config)
         return Outcome("\n".join(said), facts={"why": facts, "results": str(config.out)})
-    # To standard error: standard output is the outcome's, which --json makes a line for machines.
-    print_table(compare_encoders(read_results(config.out)), console=Console(stderr=True))
+    if os.environ.get("RANK", "0") == "0":
+        # To standard error: standard output is the outcome's, a line for machines with --json.
+        print_table(compare_encoders(read_results(config.out)), console=Console(stderr=True))
     return Outcome(
         text=f"{len(results)} results are in {config.out}.\n"
-        f"Next: eosin report {config.out} --out report",
+        f"Next: eosin report {config.out} --out report, or eosin results verify {config.out}",
         facts={"results": str(config.out), "rows": len(results)},
     )
 

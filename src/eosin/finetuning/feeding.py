@@ -3,12 +3,10 @@
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +18,7 @@ from eosin.encoders import Encoder
 from eosin.engine import distributed
 from eosin.engine.trainable import Batch
 from eosin.finetuning.image_cache import Image, ImageCache
+from eosin.images.opencv_threads import one_opencv_thread
 from eosin.images.rendering import Renderer
 from eosin.images.resampling import SUPPORT, Interpolation
 from eosin.images.views import ViewSpec
@@ -146,7 +145,7 @@ class Feed:
         pool = ThreadPoolExecutor(
             min(available_cores(), _MOST_WORKERS), thread_name_prefix="eosin-finetune"
         )
-        with _one_opencv_thread():
+        with one_opencv_thread():
             try:
                 for update in range(start, self._updates):
                     ahead.append(self._begin(update, pool))
@@ -217,14 +216,3 @@ class _Unfinished:
         """
         for task in self.tasks:
             task.result()
-
-
-@contextmanager
-def _one_opencv_thread() -> Generator[None]:
-    """OpenCV's setting is one for the process, whose threads here are enough."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

@@ -8,16 +8,15 @@ import logging
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from eosin.errors import InputError, UsageError
 from eosin.images.color import Image
+from eosin.images.opencv_threads import one_opencv_thread
 from eosin.images.views import Views
 from eosin.pretrain.order import EpochOrder, Integers
 from eosin.pretrain.sources import TileSource
@@ -205,7 +204,7 @@ def _in_threads(
         return maker.finish(batch, [message for task in tasks for message in task.result()])
 
     threads = ThreadPoolExecutor(workers, thread_name_prefix="eosin-views")
-    with _one_opencv_thread():
+    with one_opencv_thread():
         try:
             for batch in unfinished:
                 count = len(batch.tiles)
@@ -221,16 +220,6 @@ def _in_threads(
                 yield take()
         finally:
             threads.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _one_opencv_thread() -> Generator[None]:
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def _watch(made: Iterator[Batch]) -> Generator[Batch]:

@@ -95,16 +95,6 @@ def predict_episodes(
         yield by_class.argmax(1)
 
 
-def vote_shares(features: Matrix, support: NDArray[np.int64], queries: Matrix) -> Matrix:
-    """Gives in what share of the episodes a query is of each class [M, classes]."""
-    n_classes = support.shape[1]
-    counts = np.zeros((len(queries), n_classes), dtype=np.int64)
-    for predicted in predict_episodes(features, support, queries):
-        for each in range(n_classes):
-            counts[:, each] += (predicted == each).sum(0)
-    return (counts / len(support)).astype(np.float32)
-
-
 def _to_unit_length(vectors: Matrix) -> Matrix:
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.maximum(length, np.finfo(np.float32).tiny)

@@ -7,7 +7,7 @@ validation) split, and those of the test split where a published protocol choose
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -76,11 +76,9 @@ class WithinTraining:
         self, splits: Mapping[str, LabelledImages], labelled: Labelled, seed: int
     ) -> Divided:
         """Divides; the rest as in `Division`."""
-        train = Part(split="train", index=labelled["train"])
         if "valid" in splits:
-            held_out = Part(split="valid", index=labelled["valid"])
-            folds = [Fold(fit=(train,), held_out=held_out)]
-            return Divided(train=(train,), folds=tuple(folds), selected_on="validation split")
+            return _on_validation(labelled)
+        train = Part(split="train", index=labelled["train"])
         folds = list(self._grouped(splits["train"], train.index, seed))
         if not folds:
             raise InputError(
@@ -112,16 +110,14 @@ class OnReported:
         self, splits: Mapping[str, LabelledImages], labelled: Labelled, seed: int
     ) -> Divided:
         """Divides; the rest as in `Division`."""
-        train = Part(split="train", index=labelled["train"])
         if "valid" in splits:
-            held_out = Part(split="valid", index=labelled["valid"])
-        else:
-            held_out = Part(split="test", index=np.arange(len(splits["test"])))
-        words = {"valid": "validation split", "test": "test split, as the protocol does"}
+            return _on_validation(labelled)
+        train = Part(split="train", index=labelled["train"])
+        held_out = Part(split="test", index=np.arange(len(splits["test"])))
         return Divided(
             train=(train,),
             folds=(Fold(fit=(train,), held_out=held_out),),
-            selected_on=words[held_out.split],
+            selected_on="test split, as the protocol does",
         )
 
 
@@ -151,19 +147,17 @@ class RandomTenth:
         self, splits: Mapping[str, LabelledImages], labelled: Labelled, seed: int
     ) -> Divided:
         """Divides; the rest as in `Division`."""
-        train = Part(split="train", index=labelled["train"])
         if "valid" in splits:
-            held_out = Part(split="valid", index=labelled["valid"])
-            fold = Fold(fit=(train,), held_out=held_out)
-            return Divided(train=(train, held_out), folds=(fold,), selected_on="validation split")
-        count = len(train.index)
+            divided = _on_validation(labelled)
+            return replace(divided, train=(*divided.train, divided.folds[0].held_out))
+        index = labelled["train"]
+        count = len(index)
         if count < 10:
             raise InputError(
                 f"{splits['train'].dataset}: a tenth of {count} training images is none; use more."
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
-        held_out = train.index[order[: count // 10]]
-        rest = train.index[order[count // 10 :]]
+        held_out, rest = index[order[: count // 10]], index[order[count // 10 :]]
         fold = Fold(
             fit=(Part(split="train", index=rest),), held_out=Part(split="train", index=held_out)
         )
@@ -196,11 +190,9 @@ class ThunderSplits:
         self, splits: Mapping[str, LabelledImages], labelled: Labelled, seed: int
     ) -> Divided:
         """Divides; the rest as in `Division`."""
-        index = labelled["train"]
         if "valid" in splits:
-            train = Part(split="train", index=index)
-            fold = Fold(fit=(train,), held_out=Part(split="valid", index=labelled["valid"]))
-            return Divided(train=fold.fit, folds=(fold,), selected_on="validation split")
+            return _on_validation(labelled)
+        index = labelled["train"]
         is_held_out = self._held_out(splits["train"])[index]
         if not is_held_out.any() or is_held_out.all():
             raise InputError(
@@ -229,6 +221,13 @@ class ThunderSplits:
         return held_out
 
 
+def _on_validation(labelled: Labelled) -> Divided:
+    """Fits on the training split and chooses on the validation split."""
+    train = Part(split="train", index=labelled["train"])
+    fold = Fold(fit=(train,), held_out=Part(split="valid", index=labelled["valid"]))
+    return Divided(train=fold.fit, folds=(fold,), selected_on="validation split")
+
+
 def _fold(split: str, index: Index, is_held_out: NDArray[np.bool_]) -> Fold:
     return Fold(
         fit=(Part(split=split, index=index[~is_held_out]),),
@@ -237,7 +236,7 @@ def _fold(split: str, index: Index, is_held_out: NDArray[np.bool_]) -> Fold:
 
 
 def _number_in_bach(name: str, classes: Sequence[str]) -> int:
-    """The place of an image, such as `Photos/InSitu/is001.tif`, among all 400 in order."""
+    """The place of an image, such as `InSitu/is001.tif`, among all 400 in order."""
     *_, of_class, file = name.split("/")
     digits = re.sub(r"\D", "", file)
     return 100 * classes.index(of_class) + int(digits) - 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -145,11 +146,12 @@ def load_splits(root: Path, config: Config) -> dict[str, LabelledImages]:
     splits = {name: module.load(root, name, config.grouping) for name in names}
     train = splits["train"]
     counts = ", ".join(f"{len(images):,} {name}" for name, images in splits.items())
-    print(
-        f"{train.dataset}: {counts} images, {len(train.classes)} classes, grouped by "
-        f"{train.grouped_by}, division {train.split_sha256[:8]}",
-        file=sys.stderr,
-    )
+    if os.environ.get("RANK", "0") == "0":
+        print(
+            f"{train.dataset}: {counts} images, {len(train.classes)} classes, grouped by "
+            f"{train.grouped_by}, division {train.split_sha256[:8]}",
+            file=sys.stderr,
+        )
     return splits
 
 
