@@ -4,47 +4,22 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
 
-from eosin.encoders import build_encoder
 from eosin.errors import InputError, UsageError
 from eosin.provenance import plain
 from eosin.results.files import read_predictions, read_results, write_job
 from eosin.tasks._evaluate import Config, evaluate
-from eosin.weights import export_encoder
-
-
-def texture(of_class: int, seed: int) -> np.ndarray:
-    """Stripes across or along: classes differ in structure and not in colour."""
-    image = np.full((24, 24, 3), 200, dtype=np.uint8)
-    offset = seed % 4
-    if of_class:
-        image[offset::4] = (120, 60, 150)
-    else:
-        image[:, offset::4] = (120, 60, 150)
-    noise = np.random.default_rng(seed).integers(0, 30, image.shape, dtype=np.uint8)
-    return image - noise
+from tests.stripes import texture, write_encoder, write_labelled
 
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    root = tmp_path / "stripes"
-    rows = ["file,patient"]
-    for of_class, name in enumerate(("across", "along")):
-        for number in range(24):
-            path = root / name / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(texture(of_class, 100 * of_class + number)).save(path)
-            rows.append(f"{name}/{number}.png,{name} patient {number // 2}")
-    (root / "patients.csv").write_text("\n".join(rows) + "\n")
-    return root
+    return write_labelled(tmp_path / "stripes")
 
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
-    encoder = build_encoder("resnet10t", input_px=24, seed=5)
-    export_encoder(encoder, tmp_path / "run" / "encoder", {"name": "resnet10t.ours"})
-    return tmp_path / "run" / "encoder"
+    return write_encoder(tmp_path / "run" / "encoder")
 
 
 def config(exported: Path, labelled: Path, out: Path, **changes) -> Config:
