@@ -24,7 +24,7 @@ from eosin.commands import (
     weights,
 )
 from eosin.commands._base import Command, listing
-from eosin.errors import InputError, Interrupted, UsageError
+from eosin.errors import Diverged, InputError, Interrupted, UsageError
 
 # In the order of work, which is that of the overview.
 _MODULES = (
@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = COMMANDS[name].run(rest)
     except InputError as error:
         # Of processes that torchrun started and that stopped together, one tells why.
-        if os.environ.get("RANK", "0") == "0" or not isinstance(error, Interrupted | UsageError):
+        is_shared = isinstance(error, Diverged | Interrupted | UsageError)
+        if os.environ.get("RANK", "0") == "0" or not is_shared:
             print(f"eosin {name}: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:

@@ -16,6 +16,10 @@ class UsageError(InputError):
     exit_code = 2
 
 
+class Diverged(InputError):
+    """A training whose loss, gradient or weights ceased to be numbers."""
+
+
 class Interrupted(InputError):
     """Work that was stopped and can be resumed by the same command."""
 

@@ -125,8 +125,13 @@ def test_an_unreadable_image_is_named_and_the_audit_goes_on(leaky: Path, tmp_pat
     assert "2 of 11 test images" in of_kind(report, "near_duplicates")[0]
 
 
-def test_what_makes_no_sense_is_refused(leaky: Path, tmp_path: Path) -> None:
+def test_what_makes_no_sense_is_refused(
+    leaky: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
+    monkeypatch.setenv("EOSIN_DATA", str(tmp_path / "none"))
+    with pytest.raises(InputError, match="eosin datasets get mhist"):
+        audit(Config(on=(Path("mhist"),), out=out))
     with pytest.raises(InputError, match="does not exist"):
         audit(Config(on=(tmp_path / "nowhere",), out=out))
     with pytest.raises(InputError, match="nowhere"):

@@ -15,7 +15,7 @@ from eosin.embeddings.extract import (
     fit_to_square,
 )
 from eosin.encoders import Encoder, build_encoder
-from eosin.errors import InputError, UsageError
+from eosin.errors import Diverged, InputError, UsageError
 from eosin.images.stain_shift import NAME, shift_stain
 
 
@@ -108,7 +108,7 @@ def test_a_diverged_encoder_is_named() -> None:
     encoder = build_encoder("resnet10t", input_px=32, seed=0).eval()
     with torch.no_grad():
         next(encoder.parameters()).fill_(float("nan"))
-    with pytest.raises(InputError, match="resnet10t gives 4 embeddings that are not finite"):
+    with pytest.raises(Diverged, match="resnet10t gives 4 embeddings that are not finite"):
         extract(encoder, Numbered(4), EXACT)
 
 

@@ -111,7 +111,7 @@ def test_all_eight_orientations_and_no_more() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(count=st.integers(1, 200), batch=st.integers(1, 64), epochs=st.integers(1, 9))
-def test_the_length_is_so_many_epochs_or_the_fewest_updates(
+def test_the_length_is_so_many_epochs_between_the_fewest_and_the_most_updates(
     count: int, batch: int, epochs: int
 ) -> None:
     chosen = replace(SETTINGS, batch_size=batch, epochs=epochs)
@@ -119,5 +119,7 @@ def test_the_length_is_so_many_epochs_or_the_fewest_updates(
     assert 1 <= size <= min(batch, count)
     assert updates >= SETTINGS.min_updates
     assert updates * size >= epochs * count
+    most = max(updates - 1, chosen.min_updates)
+    assert updates_of(replace(chosen, max_updates=most), count) == min(updates, most)
     if updates > SETTINGS.min_updates:
         assert (updates - 1) * size < epochs * count

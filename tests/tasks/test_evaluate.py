@@ -203,3 +203,16 @@ def test_a_run_waits_for_no_shard_and_no_shard_for_a_run(
         pytest.raises(InputError, match="being written by another run"),
     ):
         evaluate(config(exported, labelled, tmp_path / "out", shard="1/2"))
+
+
+def test_a_folder_for_unfinished_work_stays_no_longer_than_the_work(
+    exported: Path, labelled: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / "unfinished").mkdir(parents=True)
+    evaluate(config(exported, labelled, out, task=("knn",), shift_test=False))
+    assert not (out / "unfinished").exists()
+    kept = out / "unfinished" / "job" / "checkpoint"
+    kept.mkdir(parents=True)
+    evaluate(config(exported, labelled, out, task=("knn",), shift_test=False))
+    assert kept.exists()

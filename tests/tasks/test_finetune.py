@@ -13,9 +13,10 @@ from eosin.datasets._base import LabelledImages
 from eosin.encoders import build_encoder
 from eosin.engine import distributed
 from eosin.engine.step import Stepper
-from eosin.errors import InputError, Interrupted, UsageError
+from eosin.errors import Diverged, InputError, Interrupted, UsageError
 from eosin.images import stain_shift
 from eosin.protocols._base import FineTuning, find_protocol
+from eosin.results.schema import Result
 from eosin.tasks import finetune
 from eosin.tasks._base import Job
 from eosin.tasks._grid import row_ids
@@ -228,6 +229,25 @@ def test_a_part_of_the_labels_is_all_that_is_trained_on(tmp_path: Path) -> None:
     assert row.label_fraction == 0.1
 
 
+@pytest.mark.parametrize("updates", [6, 20])  # ended by embeddings, or by its loss
+def test_a_rate_with_which_training_diverges_is_not_chosen(
+    updates: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = replace(SETTINGS, learning_rates=(1e30, 0.02), min_updates=updates)
+    inputs = make_inputs(VIT, tmp_path / "unfinished", make_splits())
+    ((row, _),) = finetune.run(make_job(settings), inputs)
+    assert row.selection["learning_rate"] == 0.02
+    assert row.selection["tried"]["1e+30"] == "diverged"
+    assert "learning rate 1e+30: " in capsys.readouterr().err
+    assert Result.from_json_line(row.to_json_line(), tmp_path, 1).selection == row.selection
+
+
+def test_where_every_rate_diverges_that_is_said(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, learning_rates=(1e30, 1e31))
+    with pytest.raises(Diverged, match=r"diverged with every learning rate \(1e\+30, 1e\+31\)"):
+        finetune.run(make_job(settings), make_inputs(VIT, tmp_path, make_splits()))
+
+
 def test_several_rates_without_anything_held_out_are_refused(tmp_path: Path) -> None:
     protocol = replace(find_protocol("uni-linear"), finetune=TWO_RATES)
     inputs = make_inputs(VIT, tmp_path, make_splits())
@@ -250,7 +270,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
 
 def _on_a_rank(folder: str) -> tuple[list[np.ndarray], str]:
     scores: list[np.ndarray] = []
-    for encoder, rates in ((VIT, (0.02, 0.1)), (RESNET, (0.02,))):
+    for encoder, rates in ((VIT, (0.02, 0.1, 1e30)), (RESNET, (0.02,))):
         # Shares of 8 and 7, and 13 and 12 test images.
         job = make_job(replace(SETTINGS, learning_rates=rates, batch_size=15, min_updates=4))
         splits = make_splits(train=30, test=25)

@@ -19,7 +19,7 @@ class Config:
     """Which datasets are audited, and against what."""
 
     on: tuple[Path, ...]
-    """Folders of labelled datasets."""
+    """Folders of labelled data sets, or names of those below EOSIN_DATA."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for audit.json, sheets of the closest pairs, and embeddings."""
     store: tuple[str, ...] = ()

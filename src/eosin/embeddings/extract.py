@@ -16,7 +16,7 @@ from PIL import Image as PillowImage
 from eosin.embeddings.backends import BACKENDS, open_backend
 from eosin.encoders import Encoder
 from eosin.engine import precision as formats
-from eosin.errors import InputError, UsageError
+from eosin.errors import Diverged, InputError, UsageError
 from eosin.images import stain_shift
 from eosin.progress import Bar
 
@@ -136,7 +136,8 @@ class Extractor:
         """Embeds batches in the order given, while threads prepare the next ones.
 
         Raises:
-            InputError: an image cannot be read, or an embedding is not finite.
+            Diverged: an embedding is not finite.
+            InputError: an image cannot be read.
         """
         with closing(self._prepared(batches)) as prepared:
             for images, pixels, unreadable in prepared:
@@ -147,7 +148,7 @@ class Extractor:
     def _check(self, images: range, embeddings: Matrix) -> None:
         finite = np.isfinite(embeddings).all(1)
         if not finite.all():
-            raise InputError(
+            raise Diverged(
                 f"{self._encoder.name} gives {int((~finite).sum()):,} embeddings that are not "
                 f"finite, such as that of {self._images.ids[images[int(np.argmin(finite))]]}; its "
                 "training may have diverged."
@@ -217,7 +218,8 @@ def extract(
         Embeddings [N, D].
 
     Raises:
-        InputError: an image cannot be read, or an embedding is not finite.
+        Diverged: an embedding is not finite.
+        InputError: an image cannot be read.
     """
     extractor = Extractor(encoder, images, config, shift, expected=len(images.ids))
     embeddings = np.empty((len(images.ids), encoder.embed_dim), dtype=np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eosin.engine import distributed
-from eosin.errors import InputError, Interrupted, UsageError
+from eosin.errors import Diverged, InputError, Interrupted, UsageError
 
 _Result = TypeVar("_Result")
 _Told = tuple[str, str]
@@ -18,9 +18,10 @@ _KINDS: dict[str, type[InputError]] = {
     "usage": UsageError,
     "interrupted": Interrupted,
     "input": InputError,
+    "diverged": Diverged,
 }
 # What one process ends with since it was asked to, or since another has failed, is told last.
-_ORDER = ("usage", "input", "other", "interrupted")
+_ORDER = ("usage", "input", "diverged", "other", "interrupted")
 
 
 class ToldElsewhere(Interrupted):
@@ -68,7 +69,8 @@ def together(step: Callable[[], _Result], flag: Flag | None = None) -> _Result:
     """Does one step in every process; where it fails in one, it fails in all, and one tells why.
 
     The main process raises what the first failing process has met, that process raises it too
-    unless it was foreseen, and the others a `ToldElsewhere`. With one process this is the step.
+    unless it was foreseen, and the others a `ToldElsewhere`; but all raise a `Diverged`, which a
+    caller may go on from. With one process this is the step.
 
     Args:
         step: what to do; it may not use collectives.
@@ -95,7 +97,7 @@ def together(step: Callable[[], _Result], flag: Flag | None = None) -> _Result:
     if kind == "other" and first == distributed.rank() and failure is not None:
         raise failure
     raised = _KINDS.get(kind, InputError)(message)
-    if distributed.is_main():
+    if distributed.is_main() or isinstance(raised, Diverged):
         raise raised from failure
     raise ToldElsewhere(message, raised.exit_code)
 
@@ -109,6 +111,8 @@ def _tell(failure: BaseException | None) -> _Told | None:
             return "usage", str(failure)
         case Interrupted():
             return "interrupted", str(failure)
+        case Diverged():
+            return "diverged", str(failure)
         case InputError():
             return "input", str(failure)
         case OSError():

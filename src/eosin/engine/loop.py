@@ -23,7 +23,7 @@ from eosin.engine.precision import Precision
 from eosin.engine.step import Step, Stepper
 from eosin.engine.stopping import stop_request
 from eosin.engine.trainable import Batch, Batches, Observer, Trainable
-from eosin.errors import InputError, Interrupted
+from eosin.errors import Diverged, Interrupted
 from eosin.progress import Bar
 
 _WARM_UP, _TIMED, _LATELY = 2, 3, 100  # updates
@@ -86,7 +86,8 @@ def train(
         observer: what looks on, in the main process.
 
     Raises:
-        InputError: too many updates were skipped; the message names the last good checkpoint.
+        Diverged: too many updates were skipped, or the weights are not numbers; the message names
+            the last good checkpoint.
         Interrupted: a process was asked to stop; a checkpoint was written.
     """
     run = _Run(module, optimizer, folder, config, device, observer or Observer())
@@ -170,7 +171,7 @@ class _Run:
         """Reports a skipped update with its tiles, and gives up after too many of them.
 
         Raises:
-            InputError: it was one too many.
+            Diverged: it was one too many.
         """
         self.skipped += 1
         tiles = [tile for share in distributed.gather_objects(batch.tiles()) for tile in share]
@@ -178,7 +179,7 @@ class _Run:
         with contextlib.closing(TrainingLog(path, keep_through=self.done - 1)) as report:
             report.append({"update": self.done, "loss": str(step.loss), "tiles": tiles})
         if sum(self.lately) > self.config.most_skipped:
-            raise InputError(
+            raise Diverged(
                 f"The loss or the gradient was not finite in {sum(self.lately)} of the last "
                 f"{len(self.lately)} updates, up to update {self.done:,}; their tiles are in "
                 f"{path}. {_REMEDY} {self._last_good()}"
@@ -198,12 +199,12 @@ class _Run:
         """Writes a checkpoint, of weights that are all numbers.
 
         Raises:
-            InputError: they are not.
+            Diverged: they are not.
         """
         state = self.module.state_dict()
         is_finite = all(bool(v.isfinite().all()) for v in state.values() if v.is_floating_point())
         if not distributed.from_main(is_finite):
-            raise InputError(
+            raise Diverged(
                 f"The weights are not finite at update {self.done:,}. {_REMEDY} {self._last_good()}"
             )
         state = {

@@ -44,7 +44,8 @@ def predict(
         [N, C].
 
     Raises:
-        InputError: an image cannot be read, or an embedding is not finite.
+        Diverged: an embedding is not finite.
+        InputError: an image cannot be read.
     """
     own = _Chosen(images, share(index))
     probabilities = together(lambda: _predict(classifier, own, precision, shift, title))

@@ -1,7 +1,9 @@
 """The choice of the learning rate on held-out images, and the training with the chosen one."""
 
 import json
+import math
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 
 from eosin.atomic import write_json
 from eosin.engine import distributed
-from eosin.errors import UsageError
+from eosin.errors import Diverged, UsageError
 from eosin.finetuning.classifier import Classifier
 from eosin.finetuning.prediction import predict
 from eosin.finetuning.training import (
@@ -24,6 +26,9 @@ from eosin.finetuning.training import (
 from eosin.probes._criteria import CRITERIA
 from eosin.protocols._division import Divided, Fold
 from eosin.provenance import sha256_of
+
+_Score = Mapping[str, float]
+"""Of the criterion and `cross_entropy`; of a training that diverged, nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,8 +43,8 @@ def fine_tune(setup: Setup, divided: Divided, criterion: str, folder: Path) -> T
     """Trains with each learning rate on the first fold, then with the best one on all.
 
     Each is judged on what the fold holds out, after its last update, by the criterion, and at equal
-    scores by the cross-entropy. A choice on all of five folds would cost five times as much and is
-    not made; `selection` says so.
+    scores by the cross-entropy; one with which training diverges is not chosen. A choice on all of
+    five folds would cost five times as much and is not made; `selection` says so.
 
     Args:
         setup: what to train, and how.
@@ -48,13 +53,14 @@ def fine_tune(setup: Setup, divided: Divided, criterion: str, folder: Path) -> T
         folder: for what a killed process takes up again; it lasts.
 
     Raises:
-        InputError: an image cannot be read, or a training diverged.
+        Diverged: training with each rate did, or with the chosen one on all images.
+        InputError: an image cannot be read.
         Interrupted: the process was asked to stop; the same call goes on.
         UsageError: there are several learning rates and no fold to choose one on.
     """
     _claim(folder, setup, divided, criterion)
     rates, settings = setup.settings.learning_rates, setup.settings
-    scores: dict[float, Mapping[str, float]] = {}
+    scores: dict[float, _Score] = {}
     if len(rates) > 1:
         if not divided.folds:
             raise UsageError(
@@ -63,6 +69,12 @@ def fine_tune(setup: Setup, divided: Divided, criterion: str, folder: Path) -> T
             )
         for rate in rates:
             scores[rate] = _judge(setup, divided.folds[0], rate, criterion, folder)
+        if not any(scores.values()):
+            raise Diverged(
+                f"Fine-tuning {setup.encoder.name} diverged with every learning rate "
+                f"({', '.join(f'{rate:g}' for rate in rates)}); the logs are in {folder}. Choose "
+                "lower ones."
+            )
     best = max(rates, key=lambda rate: _rank(scores, rate, criterion))
     classifier = train_classifier(setup, divided.train, best, folder / "chosen")
     count = sum(len(part.index) for part in divided.train)
@@ -75,20 +87,20 @@ def fine_tune(setup: Setup, divided: Divided, criterion: str, folder: Path) -> T
     }
     if scores:
         selection[criterion] = scores[best][criterion]
-        selection["tried"] = {f"{rate:g}": scores[rate][criterion] for rate in rates}
+        selection["tried"] = {
+            f"{rate:g}": scores[rate].get(criterion, "diverged") for rate in rates
+        }
     return Tuned(classifier=classifier, selection=selection)
 
 
-def _rank(
-    scores: Mapping[float, Mapping[str, float]], rate: float, criterion: str
-) -> tuple[float, float]:
-    score = scores.get(rate, {criterion: 0.0, "cross_entropy": 0.0})
+def _rank(scores: Mapping[float, _Score], rate: float, criterion: str) -> tuple[float, float]:
+    score = scores.get(rate)
+    if not score:
+        return -math.inf, 0.0
     return score[criterion], -score["cross_entropy"]
 
 
-def _judge(
-    setup: Setup, fold: Fold, rate: float, criterion: str, folder: Path
-) -> Mapping[str, float]:
+def _judge(setup: Setup, fold: Fold, rate: float, criterion: str, folder: Path) -> _Score:
     """Trains on a fold and scores what it holds out; a score that is known is read."""
     own = folder / f"rate-{rate:g}"
     path = own / "score.json"
@@ -96,6 +108,19 @@ def _judge(
     known = distributed.from_main(known)
     if known is not None:
         return known
+    try:
+        score = _score(setup, fold, rate, criterion, own)
+    except Diverged as error:
+        if distributed.is_main():
+            print(f"learning rate {rate:g}: {error}", file=sys.stderr)
+        score = {}
+    if distributed.is_main():
+        write_json(path, score)
+    remove_folder(own / "checkpoints")
+    return score
+
+
+def _score(setup: Setup, fold: Fold, rate: float, criterion: str, own: Path) -> _Score:
     classifier = train_classifier(setup, fold.fit, rate, own)
     held_out = fold.held_out
     images = setup.splits[held_out.split]
@@ -108,14 +133,10 @@ def _judge(
     )
     labels = images.labels[held_out.index]
     of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    score = {
+    return {
         criterion: CRITERIA[criterion](probabilities.argmax(1).astype(np.int64), labels),
         "cross_entropy": float(-np.log(of_label.clip(1e-12)).mean()),
     }
-    if distributed.is_main():
-        write_json(path, score)
-    remove_folder(own / "checkpoints")
-    return score
 
 
 def _selected_on(divided: Divided) -> str:

@@ -62,7 +62,7 @@ def batch_size_of(settings: FineTuning, count: int) -> int:
 def updates_of(settings: FineTuning, count: int) -> int:
     """Gives the length of a training on `count` images."""
     updates = math.ceil(settings.epochs * count / batch_size_of(settings, count))
-    return max(updates, settings.min_updates)
+    return min(max(updates, settings.min_updates), settings.max_updates)
 
 
 def train_classifier(
@@ -80,7 +80,8 @@ def train_classifier(
         folder: for checkpoints and the log.
 
     Raises:
-        InputError: an image cannot be read, or the training diverged.
+        Diverged: the loss or the weights ceased to be numbers.
+        InputError: an image cannot be read.
         Interrupted: the process was asked to stop; a checkpoint was written.
         UsageError: there are more processes than images of an update to share, or a negative seed.
     """

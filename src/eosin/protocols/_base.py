@@ -36,7 +36,7 @@ class FineTuning:
     weight_decay: float
     """Of matrices and filters; norms, biases, class tokens and position embeddings have none."""
     epochs: int
-    """How often each image is seen, unless that makes less than `min_updates`."""
+    """How often each image is seen, between `min_updates` and `max_updates`."""
     warm_up: float
     """Share of the updates in which the learning rate rises; then it falls as a cosine."""
     batch_size: int
@@ -45,6 +45,8 @@ class FineTuning:
     """`adamw`, or `sgd` (momentum 0.9, Nesterov's)."""
     min_updates: int = 100
     """The fewest updates, since an epoch of few labels is short."""
+    max_updates: int = 12_500
+    """The most updates, since an epoch of many images is long."""
     flips: bool = True
     """Horizontal and vertical flips, and turns by 90 degrees."""
     crop_scale: tuple[float, float] = (0.6, 1.0)

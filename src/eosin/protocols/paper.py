@@ -11,7 +11,7 @@ assert _OWN.finetune is not None
 
 PROTOCOL = Protocol(
     name="paper",
-    version=1,
+    version=2,
     source="Kang et al., Benchmarking Self-Supervised Learning on Diverse Pathology Datasets, "
     "CVPR 2023, arXiv 2212.04690: Fig. 1 and abstract (Top-1 accuracy; linear evaluation and "
     "fine-tuning on BACH, CRC, PatchCamelyon and MHIST; fine-tuning on fractions of the labels)",

@@ -17,7 +17,7 @@ KNN = Neighbours(
 
 PROTOCOL = Protocol(
     name="strict",
-    version=1,
+    version=2,
     source="Eosin",
     division=WithinTraining(folds=5),
     metric="balanced_accuracy",

@@ -30,6 +30,8 @@ from eosin.tasks._base import Inputs, Job
 from eosin.tasks._baselines import with_baselines
 from eosin.tasks._grid import Shard, check_offers, describe, finished_rows, make_jobs
 
+_UNFINISHED = "unfinished"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
@@ -166,7 +168,7 @@ def make_inputs(encoder: Encoder, splits: dict[str, LabelledImages], config: Con
         encoder_stamp=stamp_encoder(encoder, precision),
         data_stamp=stamp_data(splits),
         shifts=shifts,
-        folder=config.out / "unfinished",
+        folder=config.out / _UNFINISHED,
     )
 
 
@@ -239,6 +241,12 @@ def _hold(out: Path, shard: Shard, held: contextlib.ExitStack) -> None:
         held.enter_context(locked(out / "shards" / f"{shard.number}-of-{shard.count}"))
     else:
         remove_leftovers(out)
+        held.callback(_remove_if_empty, out / _UNFINISHED)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @contextlib.contextmanager
