@@ -1,0 +1,1 @@
+"""Nuclei instance segmentation: HoVer-Net with any encoder."""
