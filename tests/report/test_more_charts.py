@@ -16,6 +16,7 @@ FAMILY = Family(
     label_fraction=1.0,
     manifest_sha256="m",
     split_sha256="s",
+    metric="balanced_accuracy",
 )
 
 

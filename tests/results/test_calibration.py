@@ -6,7 +6,7 @@ from sklearn.metrics import brier_score_loss
 
 from eosin.results.calibration import is_probabilistic
 from eosin.results.schema import Predictions
-from eosin.results.statistics import METRICS, measure
+from eosin.results.statistics import CLASS_METRICS, measure
 
 
 def probabilities(samples=400, classes=2, groups=40, seed=0, sharpness=1.0):
@@ -80,7 +80,7 @@ def test_scores_that_are_no_probabilities_have_no_calibration():
     for scores in (made.scores * 2, made.scores - 1, -made.scores):
         other = replace(made, scores=scores.astype(np.float32))
         assert not is_probabilistic(other)
-        assert set(measure(other, draws=5)) == set(METRICS)
+        assert set(measure(other, draws=5)) == set(CLASS_METRICS)
     assert set(measure(replace(made, is_share=True), draws=5)) == {"accuracy", "balanced_accuracy"}
 
 

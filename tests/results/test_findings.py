@@ -15,6 +15,7 @@ FAMILY = Family(
     label_fraction=1.0,
     manifest_sha256="m",
     split_sha256="s",
+    metric="balanced_accuracy",
 )
 REAL = Difference(value=0.1, low=0.05, high=0.15)
 OPEN = Difference(value=0.01, low=-0.02, high=0.04)

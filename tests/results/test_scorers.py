@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from eosin.results.measures import make_scorers
 from eosin.results.schema import Predictions
-from eosin.results.scorers import Areas, make_scorers
-from eosin.results.statistics import METRICS
+from eosin.results.scorers import Areas
+from eosin.results.statistics import CLASS_METRICS
 
 
 def predictions(samples, groups, seed, *, levels=None, classes=3):
@@ -50,7 +51,9 @@ def test_the_area_of_weighted_samples_is_that_of_scikit_learn(samples, groups, s
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(8, 80), st.integers(1, 12), st.integers(0, 10**6), st.sampled_from(METRICS))
+@given(
+    st.integers(8, 80), st.integers(1, 12), st.integers(0, 10**6), st.sampled_from(CLASS_METRICS)
+)
 def test_contributions_sum_to_the_metric(samples, groups, seed, metric):
     (scorer,) = make_scorers([predictions(samples, groups, seed)], metric)
     found = scorer.contributions()

@@ -7,7 +7,7 @@ from sklearn import metrics as sklearn_metrics
 
 from eosin.errors import InputError
 from eosin.results.schema import Predictions
-from eosin.results.statistics import METRICS, compare, measure, measure_mean
+from eosin.results.statistics import CLASS_METRICS, compare, measure, measure_mean
 
 
 def predicted(label, said, *, classes=None, group=None, scores=None):
@@ -55,7 +55,7 @@ def sklearn_values(predictions):
 @given(any_predictions())
 def test_every_metric_is_that_of_scikit_learn(predictions):
     measured = measure(predictions, draws=10)
-    assert {name: measured[name].value for name in METRICS} == pytest.approx(
+    assert {name: measured[name].value for name in CLASS_METRICS} == pytest.approx(
         sklearn_values(predictions)
     )
 
@@ -75,7 +75,7 @@ def test_the_order_of_samples_does_not_matter(predictions, seed):
 
 
 @settings(max_examples=30, deadline=None)
-@given(any_predictions(), st.sampled_from(METRICS), st.integers(0, 1000))
+@given(any_predictions(), st.sampled_from(CLASS_METRICS), st.integers(0, 1000))
 def test_a_difference_turned_round_changes_its_sign_alone(predictions, metric, seed):
     scores = np.random.default_rng(seed).random(predictions.scores.shape).astype(np.float32)
     other = predicted(
@@ -157,7 +157,7 @@ def slow_intervals(predictions, draws):
         values.append(plain_values(*copy))
     t = stats.t.ppf(0.025, len(groups) - 1)
     tail = stats.norm.cdf(t * np.sqrt(len(groups) / (len(groups) - 1)))
-    return dict(zip(METRICS, np.quantile(values, [tail, 1 - tail], axis=0).T, strict=True))
+    return dict(zip(CLASS_METRICS, np.quantile(values, [tail, 1 - tail], axis=0).T, strict=True))
 
 
 def test_intervals_agree_with_a_plain_cluster_bootstrap():
@@ -224,7 +224,7 @@ def test_equal_seeds_give_equal_intervals_and_others_do_not():
 
 def test_auroc_is_left_out_for_a_single_class():
     single = predicted([0, 0, 0], [0, 1, 0])
-    assert set(measure(single, draws=5)) & set(METRICS) == set(METRICS) - {"auroc"}
+    assert set(measure(single, draws=5)) & set(CLASS_METRICS) == set(CLASS_METRICS) - {"auroc"}
     with pytest.raises(InputError, match="one class"):
         measure_mean([single], "auroc")
 

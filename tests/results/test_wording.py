@@ -15,6 +15,7 @@ FAMILY = Family(
     label_fraction=1.0,
     manifest_sha256="a" * 64,
     split_sha256="b" * 64,
+    metric="accuracy",
 )
 COLUMN = Column(family=FAMILY, shift="none", n_test=9, n_groups=3, classes=("x", "y"))
 METRIC = Metric(value=0.5, low=0.4, high=0.6)

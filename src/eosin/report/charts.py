@@ -37,7 +37,7 @@ def intervals(family: Family, comparison: Comparison) -> Markup:
         for encoder in comparison.encoders
         if encoder not in order and any((encoder, column) in comparison.cells for column in columns)
     ]
-    chance = _chance_level(columns[0], comparison.metric)
+    chance = _chance_level(columns[0], family.metric)
     ends = [
         end
         for encoder in order
@@ -54,7 +54,7 @@ def intervals(family: Family, comparison: Comparison) -> Markup:
         for x in [percent(level, ticks) for level in chance]:
             parts.append(line("chance", (x, x), lanes))
         parts += _row(encoder, columns, comparison, ticks, row * row_px)
-    name = METRIC_NAMES[comparison.metric]
+    name = METRIC_NAMES[family.metric]
     return svg(parts, bottom + AXIS_PX, f"{family.data}, {family.task}: {name} of each encoder")
 
 

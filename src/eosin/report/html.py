@@ -28,7 +28,8 @@ class Config:
     notes: tuple[str, ...] = ()
     """What a reader must know first, such as that the images are synthetic; shown as a banner."""
     metric: str = DEFAULT_METRIC
-    """What to compare by: accuracy, balanced_accuracy, macro_f1 or auroc."""
+    """What to compare by: accuracy, balanced_accuracy, macro_f1 or auroc; instances by pq, or by
+    dice, aji, aji_plus, dq, sq, mpq, mpq_plus, f_detection or f_type."""
     gallery: tuple[tuple[str, Path], ...] = ()
     """Pictures to show: title and PNG or JPEG file."""
     curves: tuple[tuple[str, Path], ...] = ()

@@ -74,7 +74,7 @@ def render_html(page: Page) -> str:
             for ranking in page.comparison.rankings
         ],
         label_curves=[
-            (found, more_charts.label_efficiency(found, page.comparison.metric))
+            (found, more_charts.label_efficiency(found, found.family.metric))
             for found in page.comparison.curves
         ],
         published=published_table(page.comparison),
@@ -84,6 +84,7 @@ def render_html(page: Page) -> str:
         style=Markup(_packaged("page.css")),
         script=Markup(script),
         script_sha256=digest,
+        metric_names=METRIC_NAMES,
         column_lines=column_lines,
         baseline_word=baseline_word,
         is_baseline=is_baseline,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from eosin.results.schema import Result
+from eosin.results.statistics import CLASS_METRICS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -15,6 +16,8 @@ class Family:
     label_fraction: float
     manifest_sha256: str
     split_sha256: str
+    metric: str = ""
+    """By which they are compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +31,19 @@ class Column:
     classes: tuple[str, ...]
 
 
-def family_of(result: Result) -> Family:
-    """Gives the family that a row belongs to."""
+_OF_INSTANCES = "pq"
+
+
+def metric_of(result: Result, metric: str) -> str | None:
+    """Gives what a row is compared by: the metric, or PQ where classes' metrics say nothing."""
+    if metric in result.metrics:
+        return metric
+    is_counted = metric in CLASS_METRICS and _OF_INSTANCES in result.metrics
+    return _OF_INSTANCES if is_counted else None
+
+
+def family_of(result: Result, metric: str = "") -> Family:
+    """Gives the family that a row belongs to when it is compared by a metric."""
     return Family(
         data=result.data.name,
         task=result.task,
@@ -37,4 +51,5 @@ def family_of(result: Result) -> Family:
         label_fraction=result.label_fraction,
         manifest_sha256=result.data.manifest_sha256,
         split_sha256=result.data.split_sha256,
+        metric=metric,
     )

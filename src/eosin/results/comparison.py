@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from eosin.results.columns import Column, Family, family_of
+from eosin.results.columns import Column, Family, family_of, metric_of
 from eosin.results.files import read_predictions
 from eosin.results.label_curves import LabelCurves, label_curves
 from eosin.results.names import COLOUR_BASELINE, encoder_labels, is_baseline, random_baseline
@@ -13,7 +13,7 @@ from eosin.results.pairs import Measured, Tested, compare_pairs
 from eosin.results.published import Beside, values_beside
 from eosin.results.rankings import Ranking, rank_over_data
 from eosin.results.resolution import Resolution
-from eosin.results.schema import Metric, Predictions, Result
+from eosin.results.schema import Measurable, Metric, Result
 from eosin.results.statistics import Difference
 
 DEFAULT_METRIC = "balanced_accuracy"
@@ -70,7 +70,8 @@ def compare_encoders(results: Sequence[Result], metric: str = DEFAULT_METRIC) ->
     """Compares all encoders of the rows in every column, from their stored predictions.
 
     Rows of one encoder that differ in seed or label draw alone are averaged. Encoders of the same
-    name that differ in anything else are told apart by it.
+    name that differ in anything else are told apart by it. Rows of instances are compared by PQ
+    where the metric is one of classes.
 
     Raises:
         InputError: predictions are missing, damaged, or not of the same samples.
@@ -78,24 +79,25 @@ def compare_encoders(results: Sequence[Result], metric: str = DEFAULT_METRIC) ->
     labels = encoder_labels(results)
     by_family: dict[Family, list[Result]] = {}
     for result in results:
-        if metric in result.metrics:
-            by_family.setdefault(family_of(result), []).append(result)
+        if used := metric_of(result, metric):
+            by_family.setdefault(family_of(result, used), []).append(result)
     tested: dict[Column, Tested] = {}
     for family in sorted(by_family):
-        for column, encoders in _by_column(by_family[family], labels):
-            tested[column] = compare_pairs(encoders, metric)
+        for column, encoders in _by_column(family, by_family[family], labels):
+            tested[column] = compare_pairs(encoders, family.metric)
     cells = {
         (label, column): cell
         for column, of_column in tested.items()
         for label, cell in _cells(of_column)
     }
+    used = {family.metric for family in by_family}
     return Comparison(
-        metric=metric,
+        metric=used.pop() if len(used) == 1 else metric,
         encoders=_ordered(cells),
         columns=tuple(tested),
         cells=cells,
         resolutions={
-            column: of_column.resolution(column.n_test, metric)
+            column: of_column.resolution(column.n_test, column.family.metric)
             for column, of_column in tested.items()
         },
         rankings=tuple(
@@ -110,16 +112,16 @@ def compare_encoders(results: Sequence[Result], metric: str = DEFAULT_METRIC) ->
 
 
 def _by_column(
-    results: Sequence[Result], labels: Mapping[str, str]
+    family: Family, results: Sequence[Result], labels: Mapping[str, str]
 ) -> Iterator[tuple[Column, dict[str, Measured]]]:
     """Reads the predictions of one family, column by column, the images as they are first."""
     columns: dict[Column, dict[str, Measured]] = {}
-    clean: dict[str, list[Predictions]] = {}
-    shared: list[Predictions] = []
+    clean: dict[str, list[Measurable]] = {}
+    shared: list[Measurable] = []
     for result in sorted(results, key=lambda each: (each.data.shift != "none", each.data.shift)):
         predictions = _sharing_names(read_predictions(result), shared)
         column = Column(
-            family=family_of(result),
+            family=family,
             shift=result.data.shift,
             n_test=result.data.n_test,
             n_groups=len(np.unique(predictions.group)),
@@ -136,7 +138,7 @@ def _by_column(
     yield from columns.items()
 
 
-def _sharing_names(predictions: Predictions, shared: list[Predictions]) -> Predictions:
+def _sharing_names(predictions: Measurable, shared: list[Measurable]) -> Measurable:
     """Keeps the names of samples and groups once, which are most of the predictions' memory."""
     if not shared:
         shared.append(predictions)
@@ -144,7 +146,8 @@ def _sharing_names(predictions: Predictions, shared: list[Predictions]) -> Predi
     names = {
         name: getattr(first, name)
         for name in ("sample", "group", "label")
-        if np.array_equal(getattr(first, name), getattr(predictions, name))
+        if hasattr(predictions, name)
+        and np.array_equal(getattr(first, name, None), getattr(predictions, name))
     }
     return replace(predictions, **names)
 

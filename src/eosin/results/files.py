@@ -11,12 +11,15 @@ import pyarrow.parquet as pq
 from eosin.atomic import replacing, write_text
 from eosin.errors import InputError
 from eosin.provenance import sha256_of
-from eosin.results.schema import ROW_ID_DIGITS, Predictions, Result
+from eosin.results import instance_counts
+from eosin.results.instance_counts import InstanceCounts
+from eosin.results.schema import ROW_ID_DIGITS, Measurable, Predictions, Result
 
 _SCORE = "score_"
+_Columns = dict[str, pa.Array]
 
 
-def write_job(folder: Path, rows: Sequence[tuple[Result, Predictions]]) -> Path:
+def write_job(folder: Path, rows: Sequence[tuple[Result, Measurable]]) -> Path:
     """Writes what one job measured: `job-<hash of its row ids>.jsonl` and `<row id>.parquet`.
 
     The row file is written last, so a row that can be read always has its predictions. The same
@@ -65,8 +68,8 @@ def read_results(sources: Path | Iterable[Path]) -> list[Result]:
     return list(merged.values())
 
 
-def read_predictions(result: Result) -> Predictions:
-    """Reads the predictions of a row that was read from a file.
+def read_predictions(result: Result) -> Measurable:
+    """Reads the predictions of a row that was read from a file, or its counts of instances.
 
     Raises:
         InputError: the file is missing, damaged, or does not fit its row.
@@ -78,39 +81,85 @@ def read_predictions(result: Result) -> Predictions:
         raise InputError(f"{result.folder}: predictions {result.predictions!r} leave the folder.")
     if not path.is_file():
         raise InputError(f"{path} is missing: copy it beside its row file, or evaluate again.")
-    n_classes = len(result.data.classes)
     try:
         table = pq.read_table(path)
-        scores = [table[f"{_SCORE}{column}"].to_numpy() for column in range(n_classes)]
-        predictions = Predictions(
-            sample=np.asarray(table["sample"].to_pylist(), dtype=np.str_),
-            group=np.asarray(table["group"].to_pylist(), dtype=np.str_),
-            label=table["label"].to_numpy().astype(np.int64),
-            predicted=table["predicted"].to_numpy().astype(np.int64),
-            scores=np.stack(scores, axis=1).astype(np.float32),
-            is_share=result.episodes > 0,
-        )
+        is_counted = "label" not in table.column_names
+        predictions = (_read_counts if is_counted else _read_labels)(table, result)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); evaluate again.") from None
-    if len(predictions.label) != result.data.n_test:
+    if len(predictions.sample) != result.data.n_test:
         raise InputError(
-            f"{path} holds {len(predictions.label)} predictions and its row says "
+            f"{path} holds {len(predictions.sample)} predictions and its row says "
             f"{result.data.n_test}; evaluate again."
         )
     return predictions
 
 
-def _write_predictions(path: Path, predictions: Predictions) -> None:
-    columns = {
+def _read_labels(table: pa.Table, result: Result) -> Predictions:
+    scores = [table[f"{_SCORE}{column}"].to_numpy() for column in range(len(result.data.classes))]
+    return Predictions(
+        sample=_texts(table["sample"]),
+        group=_texts(table["group"]),
+        label=table["label"].to_numpy().astype(np.int64),
+        predicted=table["predicted"].to_numpy().astype(np.int64),
+        scores=np.stack(scores, axis=1).astype(np.float32),
+        is_share=result.episodes > 0,
+    )
+
+
+def _read_counts(table: pa.Table, result: Result) -> InstanceCounts:
+    types = result.data.classes
+
+    def read(prefix: str, names: Sequence[str]) -> np.ndarray:
+        columns = [table[f"{prefix}.{name}"].to_numpy().astype(np.float64) for name in names]
+        return np.stack(columns, axis=1)
+
+    def read_types(prefix: str, names: Sequence[str]) -> np.ndarray:
+        return np.stack([read(f"{prefix}.{place}", names) for place in range(len(types))], axis=1)
+
+    shared = {name: read(name, parts) for name, parts in instance_counts.SHARED.items()}
+    typed = {name: read_types(name, parts) for name, parts in instance_counts.OF_TYPES.items()}
+    names = {"sample": _texts(table["sample"]), "group": _texts(table["group"])}
+    return InstanceCounts(types=types, **names, **shared, **typed)
+
+
+def _texts(column: pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(column.to_pylist(), dtype=np.str_)
+
+
+def _write_predictions(path: Path, predictions: Measurable) -> None:
+    columns: _Columns = {
         "sample": pa.array(predictions.sample.tolist(), pa.string()),
         "group": pa.array(predictions.group.tolist(), pa.string()),
+    }
+    if isinstance(predictions, InstanceCounts):
+        columns |= _count_columns(predictions)
+    else:
+        columns |= _label_columns(predictions)
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+
+
+def _label_columns(predictions: Predictions) -> _Columns:
+    columns: _Columns = {
         "label": pa.array(predictions.label, pa.int32()),
         "predicted": pa.array(predictions.predicted, pa.int32()),
     }
     for column, scores in enumerate(predictions.scores.T):
         columns[f"{_SCORE}{column}"] = pa.array(scores.astype(np.float32), pa.float32())
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, compression="zstd")
+    return columns
+
+
+def _count_columns(counts: InstanceCounts) -> _Columns:
+    columns: _Columns = {}
+    for name, parts in instance_counts.SHARED.items():
+        for part, values in zip(parts, getattr(counts, name).T, strict=True):
+            columns[f"{name}.{part}"] = pa.array(values, pa.float64())
+    for name, parts in instance_counts.OF_TYPES.items():
+        for place in range(len(counts.types)):
+            for part, values in zip(parts, getattr(counts, name)[:, place].T, strict=True):
+                columns[f"{name}.{place}.{part}"] = pa.array(values, pa.float64())
+    return columns
 
 
 def row_files(path: Path) -> list[Path]:

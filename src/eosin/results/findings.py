@@ -60,7 +60,7 @@ def describe(family: Family, comparison: Comparison) -> list[str]:
     columns = [column for column in comparison.columns if column.family == family]
     for column in columns:
         ranking = comparison.ranking(column)
-        sentences.append(" ".join(_leader(column, ranking, comparison.metric)))
+        sentences.append(" ".join(_leader(column, ranking, family.metric)))
         sentences.extend(_not_beaten(ranking))
         sentences.extend(_cost_of_shift(column, ranking))
         sentences.extend(_resolved(column, ranking, comparison))

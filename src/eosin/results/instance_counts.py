@@ -1,15 +1,23 @@
 """What was found of the instances in each test image, from which every metric of them follows."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-AREAS = ("true", "predicted", "common")
-OVERLAPS = ("common", "union")
-MATCHES = ("tp", "fp", "fn", "iou")
-FOUND = ("tp", "fp", "fn")
-TYPED = ("tp", "fp", "fn", "unpaired_fp", "unpaired_fn")
+SHARED = {
+    "areas": ("true", "predicted", "common"),
+    "aji": ("common", "union"),
+    "aji_plus": ("common", "union"),
+    "matched": ("tp", "fp", "fn", "iou"),
+    "found": ("tp", "fp", "fn"),
+}
+"""What is counted whatever the type, and the columns of each."""
+OF_TYPES = {
+    "matched_of_type": ("tp", "fp", "fn", "iou"),
+    "found_of_type": ("tp", "fp", "fn", "unpaired_fp", "unpaired_fn"),
+}
+"""What is counted of each type."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +25,7 @@ class InstanceCounts:
     """Counts of true and predicted instances, one row an image (N), of C types.
 
     Attributes:
+        types: names of the types.
         sample: names of the images, [N].
         group: patient or slide of each, [N].
         areas: pixels of any instance: true, predicted and both, [N, 3].
@@ -32,6 +41,7 @@ class InstanceCounts:
             of the type, unpaired predictions and unpaired truth of it, [N, C, 5].
     """
 
+    types: tuple[str, ...]
     sample: npt.NDArray[np.str_]
     group: npt.NDArray[np.str_]
     areas: npt.NDArray[np.float64]
@@ -48,18 +58,11 @@ class InstanceCounts:
         Raises:
             ValueError: a shape is another one.
         """
-        count, types = len(self.sample), self.matched_of_type.shape[1]
-        shapes = {
-            "group": (count,),
-            "areas": (count, len(AREAS)),
-            "aji": (count, len(OVERLAPS)),
-            "aji_plus": (count, len(OVERLAPS)),
-            "matched": (count, len(MATCHES)),
-            "matched_of_type": (count, types, len(MATCHES)),
-            "found": (count, len(FOUND)),
-            "found_of_type": (count, types, len(TYPED)),
-        }
-        for each in fields(self):
-            found = getattr(self, each.name).shape
-            if found != shapes.get(each.name, found):
-                raise ValueError(f"{each.name} has the shape {found}, not {shapes[each.name]}")
+        count, types = len(self.sample), len(self.types)
+        shapes: dict[str, tuple[int, ...]] = {"group": (count,)}
+        shapes |= {name: (count, len(columns)) for name, columns in SHARED.items()}
+        shapes |= {name: (count, types, len(columns)) for name, columns in OF_TYPES.items()}
+        for name, expected in shapes.items():
+            found = getattr(self, name).shape
+            if found != expected:
+                raise ValueError(f"{name} has the shape {found}, not {expected}")

@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import log
 from statistics import fmean, stdev
 
-from eosin.results.columns import Family, family_of
+from eosin.results.columns import Family, family_of, metric_of
 from eosin.results.schema import Result
 
 
@@ -51,14 +51,14 @@ def label_curves(
     Args:
         results: the rows; what has one fraction is passed over.
         labels: name of the encoder of each row, by row id.
-        metric: which metric.
+        metric: which metric; of instances PQ, where it is one of classes.
     """
     places: dict[tuple[Family, str], dict[str, dict[float, list[float]]]] = {}
     for result in results:
-        if metric in result.metrics:
-            place = replace(family_of(result), label_fraction=1.0), result.data.shift
+        if used := metric_of(result, metric):
+            place = replace(family_of(result, used), label_fraction=1.0), result.data.shift
             of_encoder = places.setdefault(place, {}).setdefault(labels[result.row_id], {})
-            of_encoder.setdefault(result.label_fraction, []).append(result.metrics[metric].value)
+            of_encoder.setdefault(result.label_fraction, []).append(result.metrics[used].value)
     for family, shift in sorted(places, key=lambda each: (each[0], each[1] != "none", each[1])):
         encoders = places[family, shift]
         fractions = sorted({fraction for values in encoders.values() for fraction in values})

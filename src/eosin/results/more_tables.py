@@ -82,7 +82,7 @@ def _label_efficiency(comparison: Comparison) -> Iterator[TextTable]:
         family = found.family
         yield TextTable(
             title=f"{family.data}, {family.task}, {family.protocol}, {shift_text(found.shift)}: "
-            f"{METRIC_NAMES[comparison.metric]} by part of the labels",
+            f"{METRIC_NAMES[family.metric]} by part of the labels",
             headings=("encoder", *(f"{each:.3g}" for each in found.fractions), "area"),
             rows=tuple(_curve_row(each, found.fractions) for each in found.curves),
             notes=(

@@ -11,7 +11,7 @@ from eosin.results.multiplicity import holm, letters
 from eosin.results.names import is_baseline
 from eosin.results.permutation import paired_p_values
 from eosin.results.resolution import Resolution, planned_difference, smallest_difference
-from eosin.results.schema import EncoderStamp, Metric, Predictions
+from eosin.results.schema import EncoderStamp, Measurable, Metric
 from eosin.results.statistics import LEVEL, Difference, Resampled, resample
 
 _Pair = tuple[int, int]
@@ -22,8 +22,8 @@ class Measured:
     """The predictions of one encoder on one test set, and on its images as they are."""
 
     stamp: EncoderStamp
-    runs: list[Predictions] = field(default_factory=list[Predictions])
-    clean: list[Predictions] = field(default_factory=list[Predictions])
+    runs: list[Measurable] = field(default_factory=list[Measurable])
+    clean: list[Measurable] = field(default_factory=list[Measurable])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from eosin.errors import InputError
 from eosin.provenance import plain, sha256_of
+from eosin.results.instance_counts import InstanceCounts
 
 SCHEMA_VERSION = 2
 ROW_ID_DIGITS = 16
@@ -195,6 +196,10 @@ class Predictions:
             values = getattr(self, name)
             if len(values) and not (values.min() >= 0 and values.max() < classes):
                 raise ValueError(f"{name} must lie in 0..{classes - 1}, the columns of scores")
+
+
+Measurable = Predictions | InstanceCounts
+"""What metrics are computed from, a row for each test image."""
 
 
 def _decoded(kind: Any, content: Any, name: str) -> Any:

@@ -4,7 +4,6 @@ A scorer holds what a metric needs of each group. `score` computes it for many w
 groups at once, as a bootstrap draws them, and `contributions` says what each group adds to it.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -100,8 +99,8 @@ class Counts:
         if self._metric == "accuracy":
             return hits.sum(0) / labelled.sum(0)
         if self._metric == "balanced_accuracy":
-            return _mean_ratio(hits, labelled)
-        return _mean_ratio(2 * hits, labelled + pairs.sum(0))
+            return mean_ratio(hits, labelled)
+        return mean_ratio(2 * hits, labelled + pairs.sum(0))
 
     def contributions(self) -> Floats:
         """What each group adds to the metric, `[groups]`."""
@@ -117,7 +116,7 @@ class Counts:
         hits, either, total = hits[total > 0], either[total > 0], total[total > 0, None]
         of_class = 2 * hits.sum(1, keepdims=True) / total
         derivative = ((2 * hits - of_class * either) / total).mean(0)
-        return _summing_to_value(self, derivative, labelled.sum(0) / labelled.sum())
+        return summing_to_value(self, derivative, labelled.sum(0) / labelled.sum())
 
 
 class Areas:
@@ -142,12 +141,12 @@ class Areas:
         """Computes the area for each column of `weights` `[groups, draws]`; NaN: undefined."""
         counted = [area.count(weights) for area in self._areas]
         wins, pairs = np.stack([each[0] for each in counted]), np.stack([e[1] for e in counted])
-        return np.where((pairs > 0).any(0), _mean_ratio(wins, pairs), np.nan)
+        return np.where((pairs > 0).any(0), mean_ratio(wins, pairs), np.nan)
 
     def contributions(self) -> Floats:
         """What each group adds to the area, `[groups]`."""
         derivatives = [area.derivative() for area in self._areas if area.is_defined]
-        return _summing_to_value(self, np.mean(derivatives, axis=0), self._share)
+        return summing_to_value(self, np.mean(derivatives, axis=0), self._share)
 
 
 class _Area:
@@ -208,14 +207,7 @@ def sums(
     return csr_array((filled, (row, group)), shape=shape)
 
 
-def make_scorers(runs: Sequence[Predictions], metric: str) -> list[Counts | Areas]:
-    """Makes the scorer of a metric for each run."""
-    if metric == "auroc":
-        return [Areas(run) for run in runs]
-    return [Counts(Tally(run), metric) for run in runs]
-
-
-def _summing_to_value(scorer: Scorer, derivative: Floats, share: Floats) -> Floats:
+def summing_to_value(scorer: Scorer, derivative: Floats, share: Floats) -> Floats:
     """Turns what a group changes into contributions, by its share of the samples.
 
     Of few groups the derivative is too small: tests between equal encoders over 8 groups called 8 %
@@ -235,7 +227,7 @@ def _middle(counts: Floats) -> Floats:
     return np.cumsum(counts, axis=0) - counts / 2
 
 
-def _mean_ratio(top: Floats, bottom: Floats) -> Floats:
+def mean_ratio(top: Floats, bottom: Floats) -> Floats:
     """Averages `top / bottom` over the classes `[classes, draws]` that have something below."""
     counted = bottom > 0
     ratio = np.divide(top, bottom, out=np.zeros_like(top), where=counted)

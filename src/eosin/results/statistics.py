@@ -26,10 +26,14 @@ from eosin.results.calibration import (
     is_probabilistic,
     turned,
 )
-from eosin.results.schema import Metric, Predictions
-from eosin.results.scorers import Areas, Counts, Floats, Scorer, Tally, make_scorers, numbered
+from eosin.results.instance_counts import InstanceCounts
+from eosin.results.instance_scores import INSTANCE_METRICS, is_defined, metric_names
+from eosin.results.measures import make_scorers
+from eosin.results.schema import Measurable, Metric, Predictions
+from eosin.results.scorers import Areas, Counts, Floats, Scorer, Tally, numbered
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
+CLASS_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
+METRICS = (*CLASS_METRICS, *INSTANCE_METRICS)
 """Every metric lies in [0, 1] and is better when it is larger."""
 
 _OF_SHARES = ("accuracy", "balanced_accuracy")
@@ -106,8 +110,10 @@ class Resampled:
         return self.contributions.shape[1]
 
 
-def measure(predictions: Predictions, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Metric]:
+def measure(predictions: Measurable, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Metric]:
     """Computes all that the predictions define, with intervals: `METRICS`, and the calibration.
+
+    Of counts of instances these are the metrics of `instance_scores`, over all types and of each.
 
     Balanced accuracy and macro F1 leave out classes that do not occur. AUROC is that of class 1
     when there are two classes and else the mean over classes of one against the rest; it is left
@@ -116,9 +122,29 @@ def measure(predictions: Predictions, *, draws: int = DRAWS, seed: int = 0) -> d
     the episodes, and the others are left out.
     """
     (predictions,) = aligned([predictions])
+    if isinstance(predictions, InstanceCounts):
+        return _measured_instances(predictions, draws, seed)
+    return _measured_classes(predictions, draws, seed)
+
+
+def _measured_instances(counts: InstanceCounts, draws: int, seed: int) -> dict[str, Metric]:
+    names = [name for name in metric_names(counts) if is_defined(counts, name)]
+    _, n_groups = numbered(counts.group)
+    if not names:
+        return {}
+    values, drawn = _resampled(
+        [make_scorers([counts], name) for name in names], n_groups, draws, seed
+    )
+    return {
+        name: _metric(value, row, n_groups)
+        for name, value, row in zip(names, values, drawn, strict=True)
+    }
+
+
+def _measured_classes(predictions: Predictions, draws: int, seed: int) -> dict[str, Metric]:
     names = [
         metric
-        for metric in (_OF_SHARES if predictions.is_share else METRICS)
+        for metric in (_OF_SHARES if predictions.is_share else CLASS_METRICS)
         if metric != "auroc" or len(np.unique(predictions.label)) > 1
     ]
     tally = Tally(predictions)
@@ -139,7 +165,7 @@ def measure(predictions: Predictions, *, draws: int = DRAWS, seed: int = 0) -> d
 
 
 def measure_mean(
-    runs: Sequence[Predictions], metric: str, *, draws: int = DRAWS, seed: int = 0
+    runs: Sequence[Measurable], metric: str, *, draws: int = DRAWS, seed: int = 0
 ) -> Metric:
     """Computes the mean of a metric over runs (seeds, label draws) on the same test samples.
 
@@ -152,8 +178,8 @@ def measure_mean(
 
 
 def compare(
-    first: Sequence[Predictions],
-    second: Sequence[Predictions],
+    first: Sequence[Measurable],
+    second: Sequence[Measurable],
     metric: str,
     *,
     draws: int = DRAWS,
@@ -170,7 +196,7 @@ def compare(
 
 
 def resample(
-    encoders: Sequence[Sequence[Predictions]],
+    encoders: Sequence[Sequence[Measurable]],
     metric: str,
     *,
     draws: int = DRAWS,

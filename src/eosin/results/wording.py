@@ -14,6 +14,16 @@ METRIC_NAMES = {
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "auroc": "AUROC",
+    "dice": "Dice",
+    "aji": "AJI",
+    "aji_plus": "AJI+",
+    "dq": "DQ",
+    "sq": "SQ",
+    "pq": "PQ",
+    "mpq": "mPQ",
+    "mpq_plus": "mPQ+",
+    "f_detection": "detection F1",
+    "f_type": "type F1",
 }
 CALIBRATION_NAMES = {"ece": "calibration error", "brier": "Brier score"}
 
@@ -46,6 +56,8 @@ def column_lines(column: Column, comparison: Comparison) -> tuple[str, str, str]
     how = f"{family.task}, {family.protocol}"
     if family.label_fraction != 1:
         how += f", {family.label_fraction:.3g} of the labels"
+    if family.metric != comparison.metric:
+        how += f" ({METRIC_NAMES[family.metric]})"
     return data, how, shift_text(column.shift)
 
 
