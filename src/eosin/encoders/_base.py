@@ -88,6 +88,11 @@ class Encoder(nn.Module):
         """Channels of each feature map, finest first."""
         return tuple(int(each["num_chs"]) for each in self._levels())
 
+    def finest_levels(self) -> list[tuple[int, int]]:
+        """Gives stride and channels of the maps that `feature_maps` gives with `finest`."""
+        found = _features.levels(self.model, self.name, finest=True).values()
+        return [(int(each["reduction"]), int(each["num_chs"])) for each in found]
+
     def transform_id(self) -> str:
         """Says in one line what, besides weights and pooling, an embedding depends on.
 
@@ -148,7 +153,7 @@ class Encoder(nn.Module):
         self._check_size(images)
         return _features.token_map(self.model, images)
 
-    def feature_maps(self, images: Tensor) -> list[Tensor]:
+    def feature_maps(self, images: Tensor, *, finest: bool = False) -> list[Tensor]:
         """Gives four feature maps [B, C, h, w] of normalised images, finest first.
 
         Of a convolutional or hierarchical network these are its last four levels, with strides 4,
@@ -156,11 +161,16 @@ class Encoder(nn.Module):
         patch tokens after four evenly spaced blocks (3, 6, 9 and 12 of 12), all on one grid, before
         the final normalisation, which was trained for the last block alone.
 
+        Args:
+            images: [B, 3, H, W].
+            finest: gives the four finest levels of a network that has more, such as strides 2, 4, 8
+                and 16 of an EfficientNet.
+
         Raises:
             UsageError: the model has no four levels, or does not take images of this size.
         """
         self._check_size(images)
-        return _features.feature_maps(self.model, images, self.name)
+        return _features.feature_maps(self.model, images, self.name, finest=finest)
 
     def with_pooling(self, pooling: str) -> "Encoder":
         """Gives an encoder with the same weights that pools in another way.

@@ -1,6 +1,7 @@
 """Tokens on their grid, and feature maps of four levels, of any timm model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,17 +38,22 @@ def _grid(model: nn.Module, features: Tensor, last: Tensor) -> tuple[int, int]:
     return features.shape[2], features.shape[3]
 
 
-def feature_maps(model: nn.Module, images: Tensor, name: str) -> list[Tensor]:
+def feature_maps(
+    model: nn.Module, images: Tensor, name: str, *, finest: bool = False
+) -> list[Tensor]:
     """Gives maps [B, C, h, w] of the levels that `levels` names, finest first."""
-    indices = list(levels(model, name))
+    indices = list(levels(model, name, finest=finest))
     return _intermediates(model)(images, indices=indices, intermediates_only=True)
 
 
-def levels(model: nn.Module, name: str) -> Mapping[int, Mapping[str, Any]]:
+def levels(
+    model: nn.Module, name: str, *, finest: bool = False
+) -> Mapping[int, Mapping[str, Any]]:
     """Chooses four levels of a model: their indices and what timm says of each.
 
     Where all have one stride (a ViT) these are blocks evenly spaced up to the last: 3, 6, 9 and 12
-    of 12. Elsewhere the last four.
+    of 12. Elsewhere the last four, or the finest four of which each is half as large as the one
+    before.
 
     Raises:
         UsageError: there are fewer than four.
@@ -63,8 +69,15 @@ def levels(model: nn.Module, name: str) -> Mapping[int, Mapping[str, Any]]:
     if len({level["reduction"] for level in every}) == 1:
         indices = [count * (level + 1) // LEVELS - 1 for level in range(LEVELS)]
     else:
-        indices = list(range(count - LEVELS, count))
+        doubling = [first for first in range(count - LEVELS) if _doubles(every[first:])]
+        first = doubling[0] if finest and doubling else count - LEVELS
+        indices = list(range(first, first + LEVELS))
     return {index: every[index] for index in indices}
+
+
+def _doubles(every: Sequence[Mapping[str, Any]]) -> bool:
+    strides = [level["reduction"] for level in every[:LEVELS]]
+    return all(coarser == 2 * finer for finer, coarser in pairwise(strides))
 
 
 def _intermediates(model: nn.Module) -> Any:
