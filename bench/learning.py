@@ -2,6 +2,7 @@
 
     python -m bench.learning                        # all that is missing, then the table
     python -m bench.learning --only dino lightly 0  # one part
+    python -m bench.learning --methods dino --sides official lightly --seeds 0 1 2 3 4
     python -m bench.learning --report               # the table of what there is
 
 Each part is one line of `<out>/results.jsonl`. A run that is killed goes on where it was: finished
@@ -66,7 +67,7 @@ from bench import _learning_lightly_run
 from bench import _learning_settings as settings
 from bench._learning_data import TILE_PX, Data, open_data
 from bench._learning_parts import Part, Results, all_parts, asked_parts, expected_s
-from bench._learning_scores import Scores, evaluate, gate, markdown, truth
+from bench._learning_scores import SIDES, Scores, evaluate, gate, markdown, truth
 from eosin import atomic
 from eosin.embeddings.extract import NO_SHIFT
 from eosin.encoders import Encoder, build_encoder
@@ -239,6 +240,8 @@ def main() -> None:
     parser.add_argument("--only", nargs=3, metavar=("METHOD", "SIDE", "SEED"))
     parser.add_argument("--report", action="store_true", help="print the table and run nothing")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(settings.SEEDS))
+    parser.add_argument("--methods", nargs="+", choices=settings.METHODS, default=settings.METHODS)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--updates", type=int, default=settings.UPDATES, help="for a short try")
     parser.add_argument("--jobs", type=int, default=available_cores(), help="parts at a time")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
@@ -269,7 +272,11 @@ def _run(given: argparse.Namespace) -> Results:
         identity = json.loads(json.dumps(identity))  # as it is read back
         results = Results(given.out, identity)
         if given.only is None:
-            parts = all_parts(given.seeds)
+            parts = [
+                part
+                for part in all_parts(given.seeds)
+                if _is_baseline(part) or (part.method in given.methods and part.side in given.sides)
+            ]
         else:
             method, side, seed = given.only
             parts = asked_parts(method, side, int(seed))

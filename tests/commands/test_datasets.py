@@ -52,6 +52,21 @@ def test_one_is_described(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "Did you mean bach?" in err
 
 
+def test_nuclei_are_listed_described_and_verified(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trees.pannuke(folder / "pannuke", 0.001, 12)
+    rows = {row["name"]: row for row in facts(capsys, "list")["datasets"]}
+    assert rows["pannuke"]["state"] == "installed" and rows["consep"]["access"] == "by hand"
+    out, _ = run(capsys, "info", "pannuke")
+    assert "holds: outlined nuclei" in out and "nuclei: 189,744 in all" in out
+    out, _ = run(capsys, "get", "monuseg", code=1)
+    assert "https://monuseg.grand-challenge.org/Data/" in out and str(folder / "monuseg") in out
+    found = facts(capsys, "verify", "pannuke", "--fold-split", "3", code=1)["findings"]
+    assert {each["kind"] for each in found} == {"count", "size"}
+    assert "2,722 images are published, 3 here" in found[0]["sentence"]
+
+
 def test_forms_are_explained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = run(capsys, "get", "mhist", code=1)
     assert "1. Fill in the form" in out and str(folder / "mhist") in out

@@ -33,7 +33,7 @@ def test_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="folder, lc25000, mhist, patch_camelyon"):
+    with pytest.raises(UsageError, match="lc25000, mhist, monuseg, pannuke, patch_camelyon"):
         find_dataset(tmp_path, "imagenet")
 
 

@@ -8,16 +8,21 @@ import csv
 import functools
 import io
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import h5py
 import numpy as np
+import scipy.io
+from numpy.typing import NDArray
 from PIL import Image
 
 from eosin.datasets import bach as bach_module
 from eosin.datasets import crc as crc_module
 from eosin.datasets import mhist as mhist_module
+from eosin.datasets._base import Options
 
 Size = tuple[int, int]
 Counts = Mapping[str, Mapping[str, int]]
@@ -64,6 +69,12 @@ def scaled(counts: Counts, scale: float) -> dict[str, dict[str, int]]:
         split: {name: max(round(count * scale), 1) for name, count in classes.items()}
         for split, classes in counts.items()
     }
+
+
+def load_all(module: ModuleType, root: Path, **options: Any) -> dict[str, Any]:
+    """Loads every split of a tree."""
+    given = Options(**options)
+    return {split: module.load(root, split, given) for split in module.splits(root, given)}
 
 
 def bach(root: Path, scale: float = 1.0, size_px: Size = (2048, 1536)) -> Path:
@@ -198,6 +209,100 @@ def lc25000(
             number += 1
     if sources:
         (root / "source_images.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def consep(root: Path, scale: float = 1.0, size_px: Size = (1000, 1000), n_types: int = 7) -> Path:
+    """CoNSeP with a nucleus of each type in every image, of 2 x 3 pixels, numbered 1, 3, 5, …"""
+    number = 0
+    for split, count in {"Train": 27, "Test": 14}.items():
+        for image in range(1, max(round(count * scale), 1) + 1):
+            name = f"{split.lower()}_{image}"
+            write_image(root / split / "Images" / f"{name}.png", number, size_px)
+            path = root / split / "Labels" / f"{name}.mat"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scipy.io.savemat(path, consep_labels(size_px, n_types), do_compression=True)
+            number += 1
+        (root / split / "Overlay").mkdir()
+        (root / split / "Overlay" / "train_1.png").write_bytes(b"")
+    (root / "README.txt").write_text("")
+    return root
+
+
+def consep_labels(size_px: Size, n_types: int) -> dict[str, NDArray[np.float64]]:
+    """The matrices of one label file, all of float64 as MATLAB has them."""
+    width, height = size_px
+    instances, types = np.zeros((height, width)), np.zeros((height, width))
+    for of_type in range(1, n_types + 1):
+        place = (slice(0, 3), slice(3 * of_type, 3 * of_type + 2))
+        instances[place], types[place] = 2 * of_type - 1, of_type
+    return {
+        "inst_map": instances,
+        "type_map": types,
+        "inst_type": np.arange(1.0, n_types + 1)[:, None],
+        "inst_centroid": np.ones((n_types, 2)),
+    }
+
+
+def monuseg(root: Path, scale: float = 1.0, size_px: Size = (1000, 1000)) -> Path:
+    """MoNuSeg with two outlines in every image, each two images of one patient."""
+    number = 0
+    for images, outlines, count in (
+        ("MoNuSeg 2018 Training Data/Tissue Images", "MoNuSeg 2018 Training Data/Annotations", 37),
+        ("MoNuSegTestData", "MoNuSegTestData", 14),
+    ):
+        for image in range(max(round(count * scale), 2)):
+            # No patient of the test data is one of the training data.
+            name = (
+                f"TCGA-{'T' if images == outlines else 'A'}{image % 10}-{image // 2:04}-01Z-00-DX1"
+            )
+            write_image(root / images / f"{name}.tif", number, size_px)
+            (root / outlines).mkdir(parents=True, exist_ok=True)
+            boxes = ((2, 1, 5, 4), (4, 2, 7, 5))
+            (root / outlines / f"{name}.xml").write_text(imagescope(boxes))
+            number += 1
+    return root
+
+
+def imagescope(boxes: Sequence[tuple[float, float, float, float]]) -> str:
+    """ImageScope's XML of rectangles: left, top, right, bottom."""
+    regions: list[str] = []
+    for number, (left, top, right, bottom) in enumerate(boxes, start=1):
+        corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+        vertices = "".join(f'<Vertex X="{x}" Y="{y}" Z="0" />' for x, y in corners)
+        regions.append(
+            f'<Region Id="{number}" Type="0" Zoom="1" NegativeROA="0"><Attributes />'
+            f"<Vertices>{vertices}</Vertices></Region>"
+        )
+    return (
+        '<?xml version="1.0"?>\n<Annotations MicronsPerPixel="0.252000"><Annotation Id="1" '
+        'Name="" LineColor="65535"><Attributes><Attribute Name="Description" Id="0" /></Attributes>'
+        '<Regions><RegionAttributeHeaders><AttributeHeader Id="9999" Name="Region" />'
+        f"</RegionAttributeHeaders>{''.join(regions)}</Regions><Plots /></Annotation></Annotations>"
+    )
+
+
+def pannuke(root: Path, scale: float = 1.0, side_px: int = 256) -> Path:
+    """PanNuke's folds, with a nucleus of each type in every patch, and the tissue of each."""
+    number = 0
+    for fold, count in {1: 2656, 2: 2523, 3: 2722}.items():
+        count = max(round(count * scale), 1)
+        images = np.zeros((count, side_px, side_px, 3))
+        masks = np.zeros((count, side_px, side_px, 6))
+        for row in range(count):
+            images[row] = number % 256, number // 256, fold
+            for of_type in range(5):
+                masks[row, 2 * of_type : 2 * of_type + 2, :3, of_type] = of_type + 7
+            number += 1
+        masks[..., 5] = (masks[..., :5] == 0).all(-1)
+        for name, array in (
+            (f"images/fold{fold}/images.npy", images),
+            (f"images/fold{fold}/types.npy", np.array(["Bile-duct"] * count)),
+            (f"masks/fold{fold}/masks.npy", masks),
+        ):
+            path = root / f"Fold {fold}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, array)
     return root
 
 

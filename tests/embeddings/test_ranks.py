@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from eosin.embeddings import sharing, sources
+from eosin.embeddings import sources
+from eosin.engine import sharing
 from eosin.embeddings.embed import Config, embed_images
 from eosin.embeddings.extract import Config as Computing
 from eosin.engine import distributed

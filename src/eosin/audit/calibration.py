@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eosin.audit import duplicates, thumbnails
-from eosin.datasets._base import LabelledImages, Options, find_dataset
+from eosin.datasets._base import LabelledImages, Options, check_labelled, find_dataset
 from eosin.progress import Bar
 
 
@@ -99,6 +99,7 @@ def judge(pairs: Sequence[duplicates.Pair], groups: NDArray[np.str_]) -> Quality
 def report(root: Path, thresholds: Sequence[float]) -> Iterator[str]:
     """Yields a line on the quality at each threshold of the correlation, and the worst mistakes."""
     module, options = find_dataset(root), Options()
+    check_labelled(module, root)
     splits = [module.load(root, name, options) for name in module.splits(root, options)]
     groups = np.concatenate([split.groups for split in splits])
     ids = [image for split in splits for image in split.ids]

@@ -12,7 +12,7 @@ from eosin.audit.comparing import Compared, Looked
 from eosin.audit.config import Config
 from eosin.audit.explaining import explain
 from eosin.audit.findings import Finding
-from eosin.datasets._base import LabelledImages, find_dataset, resolve_root
+from eosin.datasets._base import LabelledImages, check_labelled, find_dataset, resolve_root
 from eosin.embeddings.sources import Source, StoreTiles, open_source
 from eosin.errors import InputError
 from eosin.provenance import plain, stamp
@@ -72,6 +72,7 @@ def _load(config: Config) -> list[_Dataset]:
     datasets: list[_Dataset] = []
     for root in map(resolve_root, config.on):
         module = find_dataset(root, config.dataset)
+        check_labelled(module, root)
         names = module.splits(root, config.grouping)
         splits = {name: module.load(root, name, config.grouping) for name in names}
         if not set(comparing.JUDGED) & splits.keys():

@@ -1,7 +1,8 @@
 """The contract of a labelled dataset, and how one is found by its name or its content.
 
 A module of this folder is a choice. It has `INFO`, `recognises(root)`, `splits(root, options)`,
-`load(root, split, options)` and `verify(root, options)`.
+`load(root, split, options)` and `verify(root, options)`. `load` gives `LabelledImages`, or where
+`INFO.holds` says `instances`, the `InstanceImages` of `_instances.py`.
 """
 
 import os
@@ -82,6 +83,8 @@ class Info:
         archives: what `eosin datasets get` fetches; empty where it cannot.
         how_to_get: what to do by hand, a step each, where there are no archives.
         remarks: what else to know, above all where sources contradict each other.
+        holds: `labels`, one class an image, or `instances`, nuclei that are outlined one by one.
+        instances: nuclei of each split, or under `ALL`; empty where unknown.
     """
 
     title: str
@@ -104,6 +107,8 @@ class Info:
     archives: tuple[Archive, ...] = ()
     how_to_get: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    holds: Literal["labels", "instances"] = "labels"
+    instances: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def images(self) -> int | None:
@@ -127,6 +132,11 @@ class Options:
     """Seed of that division."""
     magnification: Literal["40X", "100X", "200X", "400X"] = "40X"
     """Which of the images are taken where each is there at several magnifications (BreakHis)."""
+    fold_split: Literal[1, 2, 3] = 1
+    """Which of the three published roles of its folds are taken (PanNuke): 1 trains on fold 1,
+    validates on 2 and tests on 3; 2 on 2, 1 and 3; 3 on 3, 2 and 1."""
+    nucleus_types: Literal["merged", "original"] = "merged"
+    """Whether the seven types of nuclei are merged into four, as is usual (CoNSeP)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.test_share < 1:
@@ -178,6 +188,25 @@ def hash_manifest(
 ) -> str:
     """Hashes what a split consists of; `contents` are hashes of the files that hold the images."""
     return sha256_of([list(ids), labels.tolist(), groups.tolist(), list(contents)])
+
+
+def check_labelled(module: ModuleType, root: Path) -> None:
+    """Goes on only if a dataset's images have labels.
+
+    Args:
+        module: the dataset, as `find_dataset` gives it.
+        root: where it lies, for the message.
+
+    Raises:
+        UsageError: it holds outlined nuclei instead.
+    """
+    info: Info = module.INFO
+    if info.holds != "labels":
+        raise UsageError(
+            f"{module.__name__.rpartition('.')[2]} in {root} holds outlined nuclei, and its images "
+            "have no labels; name a data set of labelled images, or find its nuclei with: eosin "
+            "evaluate ENCODER --task nuclei"
+        )
 
 
 def find_dataset(root: Path, name: str | None = None) -> ModuleType:

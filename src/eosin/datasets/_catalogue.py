@@ -95,9 +95,11 @@ def describe(name: str, root: Path | None = None) -> dict[str, Any]:
         "licence": f"{info.licence} ({info.licence_url})" if info.licence_url else info.licence,
         "citation": info.citation,
         "source": info.source,
+        "holds": "outlined nuclei" if info.holds == "instances" else "labelled images",
         "classes": list(info.classes),
         "images": dict(info.counts) or info.images,
         "images_of_each_class": {key: dict(each) for key, each in info.class_counts.items()},
+        "nuclei": dict(info.instances),
         "division": info.division,
         "groups": info.groups,
         "image_px": None if info.image_px is None else list(info.image_px),
@@ -136,7 +138,9 @@ def _text(key: str, value: Any) -> str:
         if all(isinstance(each, Mapping) for each in value.values()):
             inner = [f"{'' if k == ALL else k + ': '}{_text(k, each)}" for k, each in value.items()]
             return "; ".join(inner)
-        return ", ".join(f"{each:,} {name}" for name, each in value.items())
+        return ", ".join(
+            f"{each:,} {name if name != ALL else 'in all'}" for name, each in value.items()
+        )
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -2,7 +2,7 @@
 
 from eosin.embeddings import matrix_run, trident
 from eosin.embeddings.config import Config
-from eosin.embeddings.sharing import together
+from eosin.engine.sharing import together
 from eosin.embeddings.work import EmbedReport, open_work
 from eosin.engine.distributed import process_group
 from eosin.engine.precision import default_device

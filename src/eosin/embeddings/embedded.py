@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eosin.datasets._base import LabelledImages
+from eosin.datasets._instances import InstanceImages
 from eosin.embeddings.extract import NO_SHIFT
 from eosin.encoders import Encoder
 from eosin.provenance import sha256_of
@@ -72,7 +73,9 @@ def stamp_encoder(encoder: Encoder, precision: str) -> EncoderStamp:
     )
 
 
-def stamp_data(splits: Mapping[str, LabelledImages]) -> DataStamp:
+def stamp_data(
+    splits: Mapping[str, LabelledImages] | Mapping[str, InstanceImages],
+) -> DataStamp:
     """Says which images and labels a dataset consists of."""
     train = splits["train"]
     return DataStamp(

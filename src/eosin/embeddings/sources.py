@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eosin import plugins
-from eosin.datasets._base import LabelledImages, Options, find_dataset
+from eosin.datasets._base import LabelledImages, Options, check_labelled, find_dataset
 from eosin.embeddings.image_files import HDF5Images, ImageFiles, read_list
 from eosin.embeddings.rows import rows_of
 from eosin.errors import InputError, UsageError
@@ -115,8 +115,9 @@ def _open(path: Path, dataset: str | None) -> Source:
         return StoreTiles(TileStore(path))
     if is_exported(Location(path)):
         return StoreTiles(ExportedStore(path))
-    known = [name for name in plugins.names("datasets") if name != _ANY_TREE]
-    if dataset is not None or any(plugins.load("datasets", n).recognises(path) for n in known):
+    known = [plugins.load("datasets", n) for n in plugins.names("datasets") if n != _ANY_TREE]
+    labelled = [module for module in known if module.INFO.holds == "labels"]
+    if dataset is not None or any(module.recognises(path) for module in labelled):
         return LabelledDataset(path, dataset)
     found = find_images(path)
     if not found:
@@ -188,6 +189,7 @@ class LabelledDataset:
 
     def __init__(self, root: Path, name: str | None) -> None:
         module = find_dataset(root, name)
+        check_labelled(module, root)
         options = Options()
         splits = module.splits(root, options)
         self._splits: list[LabelledImages] = [module.load(root, s, options) for s in splits]

@@ -1,6 +1,5 @@
 """An encoder with a new linear layer, as the training loop takes it."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,10 +130,7 @@ def trainable_copy(encoder: Encoder, drop_path: float) -> Encoder:
     Raises:
         UsageError: the architecture has no stochastic depth.
     """
-    copied = Encoder(copy.deepcopy(encoder.model), encoder.card)
-    for module in copied.modules():
-        module.__dict__.pop("train", None)  # what `Encoder.freeze` holds it in evaluation by
-    copied.requires_grad_(True)
+    copied = encoder.thawed()
     if drop_path:
         _drop_paths(copied, drop_path)
     _fix_unused(copied)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eosin.datasets._base import LabelledImages
-from eosin.embeddings.sharing import together
+from eosin.engine.sharing import together
 from eosin.encoders import Encoder
 from eosin.engine import distributed
 from eosin.engine.trainable import Batch

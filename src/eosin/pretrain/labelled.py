@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eosin.datasets._base import LabelledImages, Options, find_dataset
+from eosin.datasets._base import LabelledImages, Options, check_labelled, find_dataset
 from eosin.datasets._division import hold_out
 from eosin.embeddings.extract import fit_to_square
 from eosin.encoders import Encoder
@@ -143,6 +143,7 @@ def _load(
     root: Path, encoder: Encoder, options: Options, most_images: int, seed: int
 ) -> LabelledTiles:
     module = find_dataset(root)
+    check_labelled(module, root)
     names = module.splits(root, options)
     if "train" not in names:
         raise InputError(f"{root} has no training split; it has {', '.join(names) or 'none'}.")
