@@ -17,6 +17,7 @@ from eosin.commands import (
     report,
     reproduce,
     results,
+    segment,
     stain,
     store,
     tile,
@@ -29,7 +30,7 @@ from eosin.errors import Diverged, InputError, Interrupted, UsageError
 # In the order of work, which is that of the overview.
 _MODULES = (
     *(demo, tile, store, stain, views, bench_data, pretrain),
-    *(embed, evaluate, report, results, audit, reproduce, datasets, weights),
+    *(embed, evaluate, segment, report, results, audit, reproduce, datasets, weights),
 )
 COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in _MODULES}
 

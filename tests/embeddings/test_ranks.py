@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from eosin.embeddings import sources
-from eosin.engine import sharing
 from eosin.embeddings.embed import Config, embed_images
 from eosin.embeddings.extract import Config as Computing
-from eosin.engine import distributed
+from eosin.engine import distributed, sharing
 from eosin.errors import InputError, Interrupted, UsageError
 from tests.embeddings.drawn_images import draw_images, export_small
 from tests.ranks import run_on_ranks

@@ -11,6 +11,8 @@ NAMES = (
     "dinov2-linear",
     "dinov2-logreg",
     "eva-2025-03",
+    "hovernet-official",
+    "nuclei-short",
     "paper",
     "strict",
     "thunder-0.2",
@@ -27,7 +29,7 @@ def test_a_protocol_says_where_it_is_from_and_cannot_be_changed(module: str) -> 
     protocol = plugins.load("protocols", module).PROTOCOL
     assert find_protocol(protocol.name) is protocol
     assert protocol.source and protocol.version >= 1 and protocol.metric in METRICS
-    assert any((protocol.linear, protocol.knn, protocol.few_shot, protocol.finetune))
+    assert protocol.tasks
     with pytest.raises(FrozenInstanceError):
         protocol.version = 2
 

@@ -2,10 +2,10 @@
 
 from eosin.embeddings import matrix_run, trident
 from eosin.embeddings.config import Config
-from eosin.engine.sharing import together
 from eosin.embeddings.work import EmbedReport, open_work
 from eosin.engine.distributed import process_group
 from eosin.engine.precision import default_device
+from eosin.engine.sharing import together
 from eosin.errors import Interrupted
 
 __all__ = ["Config", "EmbedReport", "embed_images"]

@@ -21,9 +21,9 @@ from eosin.embeddings.cache import fill
 from eosin.embeddings.matrix_file import MatrixWriter
 from eosin.embeddings.parts import Parts, Shape
 from eosin.embeddings.rows import ROW_SCHEMA
-from eosin.engine.sharing import share, together
 from eosin.embeddings.work import EmbedReport, Work, bytes_of, differences, stamp
 from eosin.engine import distributed
+from eosin.engine.sharing import share, together
 from eosin.engine.stopping import stop_request
 from eosin.errors import InputError
 from eosin.progress import Bar

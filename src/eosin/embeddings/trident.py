@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from eosin import atomic
 from eosin.embeddings import matrix_file
 from eosin.embeddings.extract import Batch, Matrix, batches_of
-from eosin.engine.sharing import together
 from eosin.embeddings.trident_files import SlideFile, find_files, store_of
 from eosin.embeddings.work import EmbedReport, Work, bytes_of, differences, stamp
 from eosin.engine import distributed
+from eosin.engine.sharing import together
 from eosin.engine.stopping import stop_request
 from eosin.errors import InputError
 from eosin.progress import Bar

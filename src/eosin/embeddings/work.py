@@ -12,10 +12,10 @@ from eosin.embeddings import matrix_file
 from eosin.embeddings.cache import what_computes
 from eosin.embeddings.config import Config
 from eosin.embeddings.extract import Batch, Extractor
-from eosin.engine.sharing import Flag
 from eosin.embeddings.sources import Given, Joined
 from eosin.encoders import Encoder
 from eosin.engine import distributed
+from eosin.engine.sharing import Flag
 from eosin.errors import InputError, Interrupted, UsageError
 from eosin.weights import load_encoder
 

@@ -253,6 +253,13 @@ class Encoder(nn.Module):
         hold_in_evaluation(self)
         return self
 
+    def thawed(self) -> "Encoder":
+        """Gives a copy all of whose weights can be trained, also where this one is frozen."""
+        copied = Encoder(copy.deepcopy(self.model), self.card)
+        for module in copied.modules():
+            module.__dict__.pop("train", None)  # what `freeze` holds it in evaluation by
+        return copied.requires_grad_(True)
+
     def weights_sha256(self) -> str:
         """Hashes the names, shapes, types and bytes of all weights and running statistics."""
         digest = hashlib.sha256()

@@ -46,9 +46,7 @@ def feature_maps(
     return _intermediates(model)(images, indices=indices, intermediates_only=True)
 
 
-def levels(
-    model: nn.Module, name: str, *, finest: bool = False
-) -> Mapping[int, Mapping[str, Any]]:
+def levels(model: nn.Module, name: str, *, finest: bool = False) -> Mapping[int, Mapping[str, Any]]:
     """Chooses four levels of a model: their indices and what timm says of each.
 
     Where all have one stride (a ViT) these are blocks evenly spaced up to the last: 3, 6, 9 and 12

@@ -71,7 +71,7 @@ class ColourHistogram(Encoder):
         counts.scatter_add_(1, colour, torch.ones_like(colour, dtype=counts.dtype))
         return (counts / colour.shape[1]).sqrt()
 
-    def feature_maps(self, images: Tensor) -> list[Tensor]:
+    def feature_maps(self, images: Tensor, *, finest: bool = False) -> list[Tensor]:
         """A histogram has no maps."""
         raise UsageError(f"{self.name} has no feature maps; it serves as a baseline of embeddings.")
 

@@ -1,6 +1,7 @@
 """One run in several processes that `torchrun` started: who does what, and how all end together."""
 
 import contextlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -63,6 +64,14 @@ class Flag:
     def is_up(self) -> bool:
         """Whether a process has told so."""
         return distributed.is_distributed() and self._path.exists()
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes what a job has kept, once all processes are done with it."""
+    distributed.barrier()
+    if distributed.is_main():
+        shutil.rmtree(folder, ignore_errors=True)
+    distributed.barrier()
 
 
 def together(step: Callable[[], _Result], flag: Flag | None = None) -> _Result:

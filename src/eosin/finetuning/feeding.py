@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eosin.datasets._base import LabelledImages
-from eosin.engine.sharing import together
 from eosin.encoders import Encoder
 from eosin.engine import distributed
+from eosin.engine.sharing import together
 from eosin.engine.trainable import Batch
 from eosin.finetuning.image_cache import Image, ImageCache
 from eosin.images.opencv_threads import one_opencv_thread

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from eosin.datasets._base import LabelledImages
 from eosin.embeddings.extract import NO_SHIFT, Config, Extractor, batches_of
-from eosin.engine.sharing import share, together
 from eosin.engine import distributed
 from eosin.engine.precision import Precision
+from eosin.engine.sharing import share, together
 from eosin.finetuning.classifier import Classifier
 from eosin.progress import Bar
 

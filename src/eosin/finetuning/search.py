@@ -13,13 +13,13 @@ import numpy as np
 
 from eosin.atomic import write_json
 from eosin.engine import distributed
+from eosin.engine.sharing import remove_folder
 from eosin.errors import Diverged, UsageError
 from eosin.finetuning.classifier import Classifier
 from eosin.finetuning.prediction import predict
 from eosin.finetuning.training import (
     Setup,
     batch_size_of,
-    remove_folder,
     train_classifier,
     updates_of,
 )

@@ -1,7 +1,6 @@
 """One training of an encoder with one learning rate, which a killed process can take up again."""
 
 import math
-import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -141,14 +140,6 @@ def _run(
             return loading.enter_context(closing(feed(start)))
 
         train(cast(Any, classifier), optimizer, batches, folder, loop, device=setup.device)
-
-
-def remove_folder(folder: Path) -> None:
-    """Removes what a training has kept, once all processes are done with it."""
-    distributed.barrier()
-    if distributed.is_main():
-        shutil.rmtree(folder, ignore_errors=True)
-    distributed.barrier()
 
 
 def _check(setup: Setup, size: int) -> None:

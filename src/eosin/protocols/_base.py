@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from eosin import plugins
 from eosin.errors import UsageError
+from eosin.nuclei.settings import Training
 from eosin.probes._base import Head
 from eosin.protocols._division import Division
 
@@ -74,6 +75,7 @@ class Protocol:
         knn: the nearest-neighbour classifier.
         few_shot: class means of a few images.
         finetune: training of all weights.
+        nuclei: training of HoVer-Net, with the metric of its own that it reports.
         metric: the one that the protocol reports.
     """
 
@@ -87,6 +89,13 @@ class Protocol:
     knn: Head | None = None
     few_shot: FewShot | None = None
     finetune: FineTuning | None = None
+    nuclei: Training | None = None
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names what it settles."""
+        names = ("linear", "knn", "few_shot", "finetune", "nuclei")
+        return [name for name in names if getattr(self, name) is not None]
 
 
 def protocol_names() -> list[str]:
@@ -110,10 +119,11 @@ def find_protocol(name: str) -> Protocol:
 
 def describe(protocol: Protocol) -> list[str]:
     """Says what a protocol settles, where it is from, and which choices in it are ours."""
-    tasks = [name for name in ("linear", "knn", "few_shot", "finetune") if getattr(protocol, name)]
+    reported = [protocol.metric] if set(protocol.tasks) - {"nuclei"} else []
+    reported += [f"{protocol.nuclei.metric} of nuclei"] if protocol.nuclei else []
     lines = [
-        f"{protocol.name} (version {protocol.version}): {', '.join(tasks)}; "
-        f"reports {protocol.metric.replace('_', ' ')}",
+        f"{protocol.name} (version {protocol.version}): {', '.join(protocol.tasks)}; "
+        f"reports {' and '.join(reported).replace('_', ' ')}",
         f"  from {protocol.source}",
     ]
     return lines + [f"  our choice: {choice}" for choice in protocol.choices]

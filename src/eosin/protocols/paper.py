@@ -14,7 +14,8 @@ PROTOCOL = Protocol(
     version=2,
     source="Kang et al., Benchmarking Self-Supervised Learning on Diverse Pathology Datasets, "
     "CVPR 2023, arXiv 2212.04690: Fig. 1 and abstract (Top-1 accuracy; linear evaluation and "
-    "fine-tuning on BACH, CRC, PatchCamelyon and MHIST; fine-tuning on fractions of the labels)",
+    "fine-tuning on BACH, CRC, PatchCamelyon and MHIST; mPQ on CoNSeP, also with fractions of its "
+    "labels), and its authors' README (the official HoVer-Net)",
     division=WithinTraining(folds=5),
     metric="accuracy",
     choices=(
@@ -27,7 +28,11 @@ PROTOCOL = Protocol(
         "third parties quote (0.2, 0.2, 0.2, 0.1)",
         "images as they are resized for the encoder: the whole image, to its input size",
         "nearest neighbours and few shots: not in the paper, so not offered",
+        "nuclei: how encoders are attached, geometry, which mPQ (PanNuke's, of each image), and "
+        "what weights are chosen on (held-out training images); the rest is the schedule and the "
+        "loss of the official HoVer-Net, which the paper's authors say they used",
     ),
     linear=_OWN.linear,
     finetune=replace(_OWN.finetune, layer_decay=1.0),
+    nuclei=replace(strict.NUCLEI, metric="mpq"),
 )

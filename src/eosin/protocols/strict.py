@@ -1,5 +1,6 @@
 """Eosin's own: nothing of the test split is looked at before it is scored, once."""
 
+from eosin.nuclei.settings import Training
 from eosin.probes.neighbours import Neighbours
 from eosin.probes.penalty_path import PenaltyPath
 from eosin.protocols._base import FewShot, FineTuning, Protocol
@@ -14,6 +15,8 @@ KNN = Neighbours(
     centres=True,
     criterion="balanced_accuracy",
 )
+
+NUCLEI = Training()
 
 PROTOCOL = Protocol(
     name="strict",
@@ -38,4 +41,5 @@ PROTOCOL = Protocol(
         batch_size=64,
         optimizer="adamw",
     ),
+    nuclei=NUCLEI,
 )

@@ -9,6 +9,7 @@ import tyro
 from eosin.atomic import write_text
 from eosin.errors import UsageError
 from eosin.report.inputs import read_curve, read_picture
+from eosin.report.nuclei import nuclei_pictures, nuclei_tables
 from eosin.report.page import Page, render_html, render_markdown
 from eosin.results.comparison import DEFAULT_METRIC, Comparison, compare_encoders
 from eosin.results.files import read_results
@@ -67,7 +68,11 @@ def write_report(config: Config) -> Report:
         results=results,
         comparison=comparison,
         curves=[read_curve(name, path) for name, path in config.curves],
-        pictures=[read_picture(title, path) for title, path in config.gallery],
+        pictures=[
+            *nuclei_pictures(results),
+            *(read_picture(title, path) for title, path in config.gallery),
+        ],
+        tables=nuclei_tables(results),
     )
     report = Report(
         html=config.out / "index.html",

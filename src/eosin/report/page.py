@@ -18,7 +18,7 @@ from eosin.report.records import list_records
 from eosin.results.columns import Family
 from eosin.results.comparison import Comparison
 from eosin.results.findings import describe, describe_rankings, summarise
-from eosin.results.more_tables import published_table
+from eosin.results.more_tables import TextTable, published_table
 from eosin.results.names import is_baseline
 from eosin.results.schema import Result
 from eosin.results.tables import escape_markdown, legend, markdown_table, to_markdown
@@ -44,6 +44,7 @@ class Page:
     comparison: Comparison
     curves: Sequence[Curve] = ()
     pictures: Sequence[Picture] = ()
+    tables: Sequence[TextTable] = ()
 
 
 def render_html(page: Page) -> str:
@@ -77,7 +78,7 @@ def render_html(page: Page) -> str:
             (found, more_charts.label_efficiency(found, found.family.metric))
             for found in page.comparison.curves
         ],
-        published=published_table(page.comparison),
+        tables=[*published_table(page.comparison), *page.tables],
         curves=[(run.name, charts.curve(run)) for run in page.curves],
         records=list_records(page.results),
         legend=legend(page.comparison),
@@ -108,6 +109,7 @@ def render_markdown(page: Page) -> str:
     for family in _families(comparison):
         parts.append(f"## {escape_markdown(f'{family.data}: {family.task}, {family.protocol}')}")
         parts.append("\n".join(f"- {escape_markdown(e)}" for e in describe(family, comparison)))
+    parts += [markdown_table(table) for table in page.tables]
     parts += [markdown_table(record) for record in list_records(page.results)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

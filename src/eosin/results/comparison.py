@@ -146,8 +146,8 @@ def _sharing_names(predictions: Measurable, shared: list[Measurable]) -> Measura
     names = {
         name: getattr(first, name)
         for name in ("sample", "group", "label")
-        if hasattr(predictions, name)
-        and np.array_equal(getattr(first, name, None), getattr(predictions, name))
+        if hasattr(predictions, name) and hasattr(first, name)
+        if np.array_equal(getattr(first, name), getattr(predictions, name))
     }
     return replace(predictions, **names)
 

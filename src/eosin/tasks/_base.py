@@ -3,6 +3,7 @@
 A module of this folder is a choice. It has
 
 - `TRAINS_THE_ENCODER`: whether it needs an encoder with weights, and its images;
+- `TAKES_INSTANCES`: whether it is done on outlined nuclei and not on labelled images;
 - `offers(protocol)`: whether the protocol settles how the task is done;
 - `is_random(protocol)`: whether another seed gives another number;
 - `row_names(job, splits)`: the tasks that its rows name, often one;
@@ -11,7 +12,7 @@ A module of this folder is a choice. It has
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from eosin.datasets._base import LabelledImages
 from eosin.datasets._fractions import labelled_part
+from eosin.datasets._instances import InstanceImages
 from eosin.embeddings.embedded import Embedded, Matrix
 from eosin.encoders import Encoder
 from eosin.probes._base import Fold, Head, Material, Samples
@@ -30,6 +32,7 @@ from eosin.provenance import stamp
 from eosin.results.schema import (
     DataStamp,
     EncoderStamp,
+    Measurable,
     Predictions,
     ProtocolStamp,
     Result,
@@ -37,7 +40,7 @@ from eosin.results.schema import (
 from eosin.results.statistics import measure
 
 Labels = NDArray[np.int64]
-Row = tuple[Result, Predictions]
+Row = tuple[Result, Measurable]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +61,13 @@ class Inputs:
     Attributes:
         encoder: which encoder; of its own weights nothing is changed.
         splits: the images of the dataset: `train`, `test` and, where there is one, `valid`.
+        instances: the same of a dataset of outlined nuclei, which has no `splits`.
         embed: gives their embeddings; called at most once.
         encoder_stamp: says which encoder.
         data_stamp: says which dataset.
         shifts: what is done to the test images, one after the other; the first is nothing.
         folder: for what a job keeps until it is done.
+        kept: for what stays beside the rows, such as a trained network.
     """
 
     encoder: Encoder
@@ -72,6 +77,8 @@ class Inputs:
     data_stamp: DataStamp
     shifts: Sequence[str]
     folder: Path
+    kept: Path = Path("models")
+    instances: Mapping[str, InstanceImages] = field(default_factory=dict[str, InstanceImages])
 
     @cached_property
     def embedded(self) -> Embedded:
@@ -180,7 +187,13 @@ def score(
 
 
 def blank_row(
-    task: str, job: Job, encoder: EncoderStamp, data: DataStamp, *, episodes: int = 0
+    task: str,
+    job: Job,
+    encoder: EncoderStamp,
+    data: DataStamp,
+    *,
+    episodes: int = 0,
+    metric: str | None = None,
 ) -> Result:
     """Makes the row of a job that is still to be done; its `row_id` is that of the one to come."""
     return Result(
@@ -193,7 +206,7 @@ def blank_row(
         seed=job.seed,
         selection={},
         metrics={},
-        metric=job.protocol.metric,
+        metric=metric or job.protocol.metric,
         episodes=episodes,
         seconds=0.0,
         provenance={},

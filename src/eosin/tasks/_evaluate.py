@@ -5,22 +5,23 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import tyro
 
 from eosin import plugins
 from eosin.atomic import locked, remove_leftovers
 from eosin.datasets._base import LabelledImages, Options, find_dataset, resolve_root
+from eosin.datasets._instances import InstanceImages
 from eosin.embeddings import cache, extract
 from eosin.embeddings.embedded import Embedded, Matrix, embed_splits, stamp_data, stamp_encoder
-from eosin.embeddings.sharing import together
 from eosin.encoders import Encoder
 from eosin.engine import distributed
 from eosin.engine import precision as formats
+from eosin.engine.sharing import together
 from eosin.errors import UsageError
 from eosin.images.stain_shift import NAME as STAIN_SHIFT
 from eosin.progress import Bar
@@ -30,7 +31,9 @@ from eosin.tasks._base import Inputs, Job
 from eosin.tasks._baselines import with_baselines
 from eosin.tasks._grid import Shard, check_offers, describe, finished_rows, make_jobs
 
-_UNFINISHED = "unfinished"
+_UNFINISHED, _KEPT = "unfinished", "models"
+
+Splits = Mapping[str, LabelledImages] | Mapping[str, InstanceImages]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +124,7 @@ def evaluate(config: Config) -> list[Result]:
         together(lambda: _hold(config.out, shard, held))
         for splits in datasets:
             for encoder in encoders:
-                jobs = list(jobs_on(encoder, config))
+                jobs = list(jobs_on(encoder, splits, config))
                 mine = [job for place, job in enumerate(jobs, number) if shard.takes(place)]
                 number += len(jobs)
                 inputs = make_inputs(encoder, splits, config)
@@ -129,23 +132,36 @@ def evaluate(config: Config) -> list[Result]:
     return results
 
 
-def jobs_on(encoder: Encoder, config: Config) -> Iterator[Job]:
-    """Yields the jobs with an encoder on each of the data sets."""
+def jobs_on(encoder: Encoder, splits: Splits, config: Config) -> Iterator[Job]:
+    """Yields the jobs with an encoder on a dataset: of the tasks that its images are for."""
     has_weights = any(True for _ in encoder.parameters())
     seeds = range(config.seed, config.seed + config.seeds)
     for job in make_jobs(
         config.task, config.protocol, config.fractions, draws=config.draws, seeds=seeds
     ):
-        if has_weights or not plugins.load("tasks", job.task).TRAINS_THE_ENCODER:
+        task = plugins.load("tasks", job.task)
+        is_for_it = has_instances(splits) == task.TAKES_INSTANCES
+        if is_for_it and (has_weights or not task.TRAINS_THE_ENCODER):
             yield job
 
 
-def load_splits(root: Path, config: Config) -> dict[str, LabelledImages]:
-    """Loads all splits of a dataset, and says how many images there are."""
+def has_instances(splits: Splits) -> bool:
+    """Whether a dataset has outlined nuclei instead of labelled images."""
+    return isinstance(splits["train"], InstanceImages)
+
+
+def load_splits(root: Path, config: Config) -> Splits:
+    """Loads all splits of a dataset, and says how many images there are.
+
+    Raises:
+        InputError: the dataset does not exist or is not as it should be.
+        UsageError: none of the tasks is for its images.
+    """
     root = resolve_root(root)
     module = find_dataset(root, config.dataset)
     names = module.splits(root, config.grouping)
     splits = {name: module.load(root, name, config.grouping) for name in names}
+    _check_tasks(splits, config)
     train = splits["train"]
     counts = ", ".join(f"{len(images):,} {name}" for name, images in splits.items())
     if os.environ.get("RANK", "0") == "0":
@@ -157,18 +173,33 @@ def load_splits(root: Path, config: Config) -> dict[str, LabelledImages]:
     return splits
 
 
-def make_inputs(encoder: Encoder, splits: dict[str, LabelledImages], config: Config) -> Inputs:
+def _check_tasks(splits: Splits, config: Config) -> None:
+    tasks = {name: plugins.load("tasks", name).TAKES_INSTANCES for name in plugins.names("tasks")}
+    if has_instances(splits) not in [tasks[name] for name in config.task]:
+        what = "outlined nuclei" if has_instances(splits) else "labelled images"
+        fitting = [name for name, takes in tasks.items() if takes == has_instances(splits)]
+        raise UsageError(
+            f"{splits['train'].dataset} has {what}, which --task {' '.join(config.task)} is not "
+            f"for; choose from: {', '.join(fitting)}."
+        )
+
+
+def make_inputs(encoder: Encoder, splits: Splits, config: Config) -> Inputs:
     """Brings together what the jobs on a dataset with an encoder take."""
     precision = formats.resolve(config.embedding.precision, formats.default_device())
     shifts = [extract.NO_SHIFT, STAIN_SHIFT] if config.shift_test else [extract.NO_SHIFT]
+    is_outlined = has_instances(splits)
+    labelled = cast(Mapping[str, LabelledImages], {} if is_outlined else splits)
     return Inputs(
         encoder=encoder,
-        splits=splits,
-        embed=lambda: _embed(encoder, splits, config, shifts, precision),
+        splits=labelled,
+        instances=cast(Mapping[str, InstanceImages], splits if is_outlined else {}),
+        embed=lambda: _embed(encoder, labelled, config, shifts, precision),
         encoder_stamp=stamp_encoder(encoder, precision),
         data_stamp=stamp_data(splits),
         shifts=shifts,
         folder=config.out / _UNFINISHED,
+        kept=config.out / _KEPT,
     )
 
 
@@ -204,7 +235,7 @@ def run_jobs(jobs: Sequence[Job], inputs: Inputs, out: Path, *, again: bool) -> 
 
 def _embed(
     encoder: Encoder,
-    splits: dict[str, LabelledImages],
+    splits: Mapping[str, LabelledImages],
     config: Config,
     shifts: Sequence[str],
     precision: str,

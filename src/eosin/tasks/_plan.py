@@ -18,7 +18,7 @@ from eosin.errors import InputError
 from eosin.results.files import read_results
 from eosin.tasks._base import Inputs, Job
 from eosin.tasks._baselines import with_baselines
-from eosin.tasks._evaluate import Config, jobs_on, load_splits, make_inputs
+from eosin.tasks._evaluate import Config, has_instances, jobs_on, load_splits, make_inputs
 from eosin.tasks._grid import Shard, finished_rows
 
 _WARM_UP, _TIMED = 1, 3  # batches
@@ -89,12 +89,13 @@ def _works(config: Config) -> Iterator[Work]:
     past = _past(config.out)
     for splits in [load_splits(root, config) for root in config.on]:
         for encoder in encoders:
-            jobs = list(jobs_on(encoder, config))
+            jobs = list(jobs_on(encoder, splits, config))
             mine = [job for place, job in enumerate(jobs, number) if shard.takes(place)]
             number += len(jobs)
             inputs = make_inputs(encoder, splits, config)
             left = [job for job in mine if finished_rows(job, inputs, config.out) is None]
-            images, seconds = _embedding(encoder, inputs, config) if left else (0, 0.0)
+            must_embed = left and not has_instances(splits)
+            images, seconds = _embedding(encoder, inputs, config) if must_embed else (0, 0.0)
             yield Work(
                 encoder=encoder.name,
                 dataset=inputs.data_stamp.name,

@@ -19,6 +19,7 @@ from eosin.protocols._base import FewShot, Protocol
 from eosin.tasks._base import Inputs, Job, Matrix, Row, labelled_parts, score
 
 TRAINS_THE_ENCODER = False
+TAKES_INSTANCES = False
 _PERCENTILES = (5, 25, 50, 75, 95)
 
 Counts = NDArray[np.int64]

@@ -9,14 +9,16 @@ import numpy as np
 
 from eosin.datasets._base import LabelledImages
 from eosin.engine.precision import Precision, default_device
+from eosin.engine.sharing import remove_folder
 from eosin.finetuning.image_cache import ImageCache
 from eosin.finetuning.prediction import predict
 from eosin.finetuning.search import Tuned, fine_tune
-from eosin.finetuning.training import Setup, remove_folder
+from eosin.finetuning.training import Setup
 from eosin.protocols._base import Protocol
 from eosin.tasks._base import Inputs, Job, Row, blank_row, labelled_parts, score
 
 TRAINS_THE_ENCODER = True
+TAKES_INSTANCES = False
 _NAME = "finetune"
 
 

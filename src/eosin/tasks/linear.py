@@ -7,6 +7,7 @@ from eosin.protocols._base import Protocol
 from eosin.tasks._base import Inputs, Job, Row, run_head
 
 TRAINS_THE_ENCODER = False
+TAKES_INSTANCES = False
 
 
 def offers(protocol: Protocol) -> bool:
