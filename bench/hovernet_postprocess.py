@@ -120,6 +120,8 @@ def published(maps: Floats) -> Found:
 
 def official(clone: Path, n_types: int) -> Peer:
     """The authors' `process`; importing it silences all warnings, which is undone."""
+    if not (clone / "models" / "hovernet" / "post_proc.py").is_file():
+        sys.exit(f"--peer {clone} is no clone of github.com/vqdang/hover_net.")
     for old in ("filters", "measurements", "morphology"):
         name = f"scipy.ndimage.{old}"
         with warnings.catch_warnings():
@@ -208,8 +210,8 @@ def main() -> None:
         versions = versions_of("opencv-python-headless", "scikit-image", "scipy")
         line = as_line("hovernet_postprocess", "eosin", label, times, environment=versions)
         lines.append({**line, "of": name, "nuclei": nuclei, "clock": options.clock})
-    for line in lines:
-        line["name"] = f"hovernet_postprocess, {line['of']}" if len(lines) > 1 else line["name"]
+    for line in lines[1:]:
+        line["name"] = f"hovernet_postprocess, {line['of']}"
     show(lines, as_json=options.json)
 
 
