@@ -21,8 +21,11 @@ from eosin.slides.tissue import MASK_MPP, find_tissue
 Image = NDArray[np.uint8]
 _Box = tuple[int, int, int, int]
 
-_PART_WINDOWS, _MARGIN_WINDOWS = 10, 1
-"""Sides of a part and of the margin around it, in windows' outputs: all lie on one grid."""
+_PART_WINDOWS, _MARGIN_WINDOWS = 10, 2
+"""Sides of a part and of the margin around it, in windows' outputs: all lie on one grid.
+
+The outer of two windows sees mirrored pixels; those at a border of parts see the same in both.
+"""
 
 
 class SlideParts:
