@@ -34,9 +34,18 @@ def config(folder: Path, **changes) -> Config:
 
 def test_the_study_has_the_encoders_and_data_sets_of_the_paper() -> None:
     whole = Config(study="paper")
-    assert whole.on == (Path("bach"), Path("crc"), Path("patch_camelyon"), Path("mhist"))
+    names = ("bach", "crc", "patch_camelyon", "mhist", "consep")
+    assert whole.on == tuple(Path(name) for name in names)
     assert sum("lunit" in name for name in whole.encoders) == 5
-    assert whole.task == ("linear", "finetune")
+    assert whole.task == ("linear", "finetune", "nuclei_frozen", "nuclei")
+
+
+def test_a_data_set_that_no_part_is_for_is_not_missed(tmp_path: Path) -> None:
+    asked = config(tmp_path, on=(Path("mhist"), Path("consep")))
+    assert [each for each in reproduce.find(asked).missing if "consep" in each] == []
+    nuclei = config(tmp_path / "n", on=(Path("mhist"), Path("consep")), task=("nuclei",))
+    said = [each for each in reproduce.find(nuclei).missing if each.startswith("data set")]
+    assert len(said) == 1 and "consep" in said[0]
 
 
 def test_what_is_missing_is_named_with_what_to_do(tmp_path: Path) -> None:
@@ -64,7 +73,7 @@ def test_with_nothing_at_hand_the_plan_says_so_and_a_run_is_refused(tmp_path: Pa
     bare = Config(study="paper", out=tmp_path / "out")
     said, facts = reproduce.plan(bare)
     assert said[-1].startswith("Nothing can be run") and facts["plan"] == []
-    assert len([each for each in facts["missing"] if each.startswith("data set")]) == 4
+    assert len([each for each in facts["missing"] if each.startswith("data set")]) == 5
     with pytest.raises(InputError, match="eosin reproduce paper --plan"):
         reproduce.run(bare)
     assert not (tmp_path / "out").exists()
@@ -93,7 +102,7 @@ def test_it_runs_what_is_there_and_prints_the_papers_tables(
 
 def test_an_unknown_part_is_refused() -> None:
     with pytest.raises(UsageError, match="linear, finetune"):
-        Config(study="paper", task=("nuclei",))
+        Config(study="paper", task=("guess",))
 
 
 def test_the_command_prints_one_line_for_machines(

@@ -33,9 +33,14 @@ ENCODERS: Mapping[str, str] = {
 }
 """The encoders of the study and their pre-training; random ones join by themselves."""
 
-DATASETS = ("bach", "crc", "patch_camelyon", "mhist")
-TABLES = {"linear": "Linear evaluation", "finetune": "Fine-tuning"}
-PROTOCOL, METRIC = "paper", "accuracy"
+DATASETS = ("bach", "crc", "patch_camelyon", "mhist", "consep")
+TABLES = {
+    "linear": "Linear evaluation, accuracy",
+    "finetune": "Fine-tuning, accuracy",
+    "nuclei_frozen": "Nuclei with a frozen encoder, mPQ",
+    "nuclei": "Nuclei with a fine-tuned encoder, mPQ",
+}
+PROTOCOL = "paper"
 NO_VALUES = (
     "The paper's own numbers are not shipped: its tables could not be consulted when Eosin was"
     " written, and none is filled in from memory. The column `paper` stays empty until then."
@@ -82,7 +87,8 @@ class AtHand:
 def find(config: Config) -> AtHand:
     """Looks which encoders and data sets are here; nothing is downloaded."""
     encoders = dict(_sorted_out(config.encoders, load_encoder))
-    datasets = dict(_sorted_out(config.on, resolve_root))
+    wanted = [name for name in config.on if _is_for(str(name), config.task)]
+    datasets = dict(_sorted_out(wanted, resolve_root))
     missing = [
         f"encoder {name} ({ENCODERS.get(str(name), 'your own')}): {why}"
         for name, why in encoders.items()
@@ -91,8 +97,6 @@ def find(config: Config) -> AtHand:
     missing += [
         f"data set {name} ({_licence(str(name))}): {why}" for name, why in datasets.items() if why
     ]
-    if "nuclei" not in plugins.names("tasks"):
-        missing.append("nuclei segmentation on CoNSeP: this Eosin has no such task yet")
     return AtHand(
         encoders=tuple(str(name) for name, why in encoders.items() if not why),
         datasets=tuple(Path(name) for name, why in datasets.items() if not why),
@@ -180,6 +184,14 @@ def _sorted_out(names: Sequence[Any], find_it: Any) -> Iterator[tuple[Any, str]]
             yield name, str(error)
 
 
+def _is_for(name: str, tasks: Sequence[str]) -> bool:
+    """Whether one of the tasks is for the images of a data set; of your own nothing is known."""
+    if name not in plugins.names("datasets"):
+        return True
+    has_instances = plugins.load("datasets", name).INFO.holds != "labels"
+    return any(has_instances == plugins.load("tasks", task).TAKES_INSTANCES for task in tasks)
+
+
 def _licence(name: str) -> str:
     if name not in plugins.names("datasets"):
         return "your own"
@@ -187,7 +199,7 @@ def _licence(name: str) -> str:
 
 
 def _cells(task: str, rows: Sequence[Result]) -> Iterator[tuple[tuple[str, str], dict[str, float]]]:
-    """Yields our accuracy for each encoder and data set, the mean over seeds."""
+    """Yields our accuracy, or mPQ, for each encoder and data set, the mean over seeds."""
     of_task = [row for row in rows if row.task == task]
     for encoder, dataset in dict.fromkeys((row.encoder.name, row.data.name) for row in of_task):
         runs = [
@@ -195,7 +207,7 @@ def _cells(task: str, rows: Sequence[Result]) -> Iterator[tuple[tuple[str, str],
             for row in of_task
             if (row.encoder.name, row.data.name) == (encoder, dataset)
         ]
-        metric = measure_mean(runs, METRIC)
+        metric = measure_mean(runs, next(row.metric for row in of_task))
         yield (
             (encoder, dataset),
             {"value": metric.value, "low": metric.low, "high": metric.high, "runs": len(runs)},
@@ -205,7 +217,7 @@ def _cells(task: str, rows: Sequence[Result]) -> Iterator[tuple[tuple[str, str],
 def _table(title: str, cells: Mapping[tuple[str, str], Mapping[str, float]]) -> list[str]:
     datasets = list(dict.fromkeys(dataset for _, dataset in cells))
     encoders = list(dict.fromkeys(encoder for encoder, _ in cells))
-    lines = [f"{title}, accuracy in % [95 % interval] (paper | ours)"]
+    lines = [f"{title} in % [95 % interval] (paper | ours)"]
     lines.append("  ".join([f"{'encoder':<34}", *(f"{name:<28}" for name in datasets)]).rstrip())
     for encoder in encoders:
         texts = [_cell(cells.get((encoder, dataset))) for dataset in datasets]

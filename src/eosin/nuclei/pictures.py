@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eosin.atomic import replacing, write_json
-from eosin.nuclei.overlay import draw
+from eosin.nuclei.overlay import colours, draw
 from eosin.nuclei.predicting import Compared
 from eosin.results.instance_counts import InstanceCounts
 from eosin.results.instance_scores import image_scores
@@ -19,6 +19,7 @@ DIAMETERS_UM = (0.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0)
 """Lower ends of the classes of size, by the diameter of the circle of the same area."""
 
 _PICTURE_PX = 700
+_LEGEND_PX = 28
 _MATCH = 0.5
 
 
@@ -43,7 +44,8 @@ def draw_extremes(
         image = each.labelled.image
         pictures = [draw(image, truth, classes), draw(image, predicted, classes)]
         gap = np.full((image.shape[0], max(4, image.shape[1] // 50), 3), 255, np.uint8)
-        _write(folder / f"{name}.jpg", np.concatenate([pictures[0], gap, pictures[1]], axis=1))
+        beside = np.concatenate([pictures[0], gap, pictures[1]], axis=1)
+        _write(folder / f"{name}.jpg", _with_legend(_reduced(beside), classes))
         facts[name] = {"image": each.id, "pq": float(quality[number])}
     write_json(folder / "pictures.json", {"classes": list(classes), **facts})
 
@@ -108,12 +110,36 @@ def _size_class(areas: NDArray[np.int64], mpp: float) -> NDArray[np.int64]:
     return np.searchsorted(np.array(DIAMETERS_UM), diameters, side="right") - 1
 
 
-def _write(path: Path, picture: NDArray[np.uint8]) -> None:
+def _reduced(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
     scale = min(1.0, 2 * _PICTURE_PX / width)
-    if scale < 1:
-        size = (round(width * scale), round(height * scale))
-        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if scale == 1:
+        return picture
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _with_legend(picture: NDArray[np.uint8], classes: Sequence[str]) -> NDArray[np.uint8]:
+    """Adds a strip that says which colour is which type."""
+    strip = np.full((_LEGEND_PX, picture.shape[1], 3), 255, np.uint8)
+    x, middle = _LEGEND_PX // 2, _LEGEND_PX // 2
+    for name, colour in colours(classes).items():
+        cv2.rectangle(strip, (x, middle - 6), (x + 12, middle + 6), colour, thickness=-1)
+        cv2.putText(
+            strip,
+            name,
+            (x + 18, middle + 5),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.5,
+            (40, 40, 40),
+            1,
+            cv2.LINE_AA,
+        )
+        x += 18 + 10 * len(name) + _LEGEND_PX
+    return np.concatenate([picture, strip], axis=0)
+
+
+def _write(path: Path, picture: NDArray[np.uint8]) -> None:
     _, encoded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
     with replacing(path) as temporary:
         temporary.write_bytes(encoded.tobytes())

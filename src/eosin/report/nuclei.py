@@ -78,7 +78,7 @@ def _pictures(row: Result, folder: Path) -> Iterator[Picture]:
         if name in said:
             title = (
                 f"{_title(row)}: {name} image, {said[name]['image']}, PQ {said[name]['pq']:.3f}; "
-                "truth on the left, prediction on the right"
+                "truth on the left, prediction on the right, outlined by type"
             )
             yield read_picture(title, folder / f"{name}.jpg")
 
