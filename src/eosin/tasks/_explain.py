@@ -33,7 +33,7 @@ def explain_all(config: Config) -> tuple[list[str], list[dict[str, Any]]]:
             f"{', '.join(config.task)}; it explains {' and '.join(HEADS)}."
         )
     said = [f"Settings in which {first.name} and {second.name} differ:"]
-    said += [f"  {name}: {one} | {other}" for name, one, other in differences(first, second)]
+    said += [f"  {name}: {one} | {other}" for name, one, other in differences(first, second, tasks)]
     facts: list[dict[str, Any]] = []
     encoders = list(with_baselines(config.encoders, config.seed))
     for splits in [load_splits(root, config) for root in config.on]:

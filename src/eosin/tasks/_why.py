@@ -39,7 +39,7 @@ class Step:
 
 
 def explain(task: str, first: Protocol, second: Protocol, inputs: Inputs, seed: int) -> list[Step]:
-    """Goes from one protocol to another: metric, division, classifier; the last is the second.
+    """Goes from one protocol to another: metric, division, classifier, as far as they differ.
 
     The order matters where settings act together: the metric needs no new fit, and the division no
     new classifier. Where the second division leaves nothing to choose on, the classifier is
@@ -71,6 +71,8 @@ def explain(task: str, first: Protocol, second: Protocol, inputs: Inputs, seed: 
         changes[1:] = changes[:0:-1]
     steps, protocol = [(first, "")], first
     for name, said in changes:
+        if getattr(first, name) == getattr(second, name):
+            continue
         protocol = replace(protocol, **{name: getattr(second, name)})
         steps.append((protocol, said))
     return list(_measured(steps, task, inputs, seed))
@@ -89,13 +91,22 @@ def lines(task: str, first: Protocol, second: Protocol, steps: Sequence[Step]) -
     return said
 
 
-def differences(first: Protocol, second: Protocol) -> list[tuple[str, str, str]]:
-    """Lists the settings in which two protocols differ: name, of the first, of the second."""
+def differences(
+    first: Protocol, second: Protocol, tasks: Sequence[str] = HEADS
+) -> list[tuple[str, str, str]]:
+    """Lists the settings in which two protocols differ: name, of the first, of the second.
+
+    Args:
+        first: one protocol.
+        second: another one.
+        tasks: settings of other tasks are left out.
+    """
     one, other = _settings(first), _settings(second)
+    others = {*first.tasks, *second.tasks} - {*tasks}
     return [
         (name, one.get(name, "-"), other.get(name, "-"))
         for name in dict.fromkeys([*one, *other])
-        if one.get(name) != other.get(name)
+        if one.get(name) != other.get(name) and name.partition(".")[0] not in others
     ]
 
 
