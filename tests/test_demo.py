@@ -34,6 +34,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipes, "load", load_small)
 
 
+@pytest.mark.slow  # .ci/run runs the demo
 @pytest.mark.usefixtures("tiny")
 def test_the_line_on_synthetic_slides_says_so_and_resumes(tmp_path: Path) -> None:
     config = Config(out=tmp_path / "demo", size="small")

@@ -168,6 +168,7 @@ def features_of(images: LabelledImages, rows: np.ndarray) -> Sample:
     )
 
 
+@pytest.mark.slow
 def test_the_leak_of_a_random_split_of_lc25000_is_shown(shared_data: Path) -> None:
     root = shared_data / "lc25000"
     grouped = folder.load(root, "train", Options())

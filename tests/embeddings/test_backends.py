@@ -263,7 +263,9 @@ def test_encoders_without_a_network_are_computed() -> None:
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-@pytest.mark.parametrize("model", ["resnet10t", "timm/test_vit"])
+@pytest.mark.parametrize(
+    "model", [pytest.param("resnet10t", marks=pytest.mark.slow), "timm/test_vit"]
+)
 def test_other_runtimes_give_the_numbers_of_pytorch(name: str, model: str) -> None:
     pytest.importorskip(PACKAGES[name])
     if name == "onnxruntime":

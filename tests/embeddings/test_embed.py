@@ -166,6 +166,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_keeps_what_is_done(tmp_path: Path) -> None:
     images, out = draw_images(tmp_path / "images", 120), tmp_path / "emb"
     words = ["embed", HISTOGRAM, "--data", str(images), "-o", str(out), "--batch-size", "4"]

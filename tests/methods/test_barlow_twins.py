@@ -79,7 +79,7 @@ def assert_close(found: dict[str, Tensor], whole: dict[str, Tensor], rtol: float
         assert difference <= rtol * float(value.double().norm()), name
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_have_the_gradient_and_statistics_of_one(world_size: int, tmp_path: Path) -> None:
     presets = (dataclasses.replace(PRESETS["official"], zero_init_last=False), PRESETS["vissl"])
     configs = [

@@ -148,7 +148,10 @@ def of_ranks(kind: str, bn_splits: int, micro_batches: int) -> dict[str, Any]:
     return train(method, range(3), px=4 if kind == "linear" else 32, micro_batches=micro_batches)
 
 
-@pytest.mark.parametrize(("world_size", "kind"), [(2, "resnet10t"), (4, "timm/test_resnet")])
+@pytest.mark.parametrize(
+    ("world_size", "kind"),
+    [(2, "resnet10t"), pytest.param(4, "timm/test_resnet", marks=pytest.mark.slow)],
+)
 def test_processes_equal_one_that_splits_its_batch(
     world_size: int, kind: str, tmp_path: Path
 ) -> None:

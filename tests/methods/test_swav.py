@@ -106,7 +106,7 @@ def of_one_process() -> list[tuple[list[dict], dict[str, Tensor]]]:
     return run()
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_any_number_of_processes_trains_alike(
     world_size: int, tmp_path: Path, of_one_process: list[tuple[list[dict], dict[str, Tensor]]]
 ) -> None:

@@ -115,7 +115,14 @@ def wait_for_update(out: Path, update: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("method", sorted(SMALL))
+# MoCo v2 and DINO are killed with two processes below.
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("dino", "moco_v2") else [])
+        for name in sorted(SMALL)
+    ],
+)
 def test_a_killed_run_resumes_to_the_same_bits(method: str, tiles: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
     pretrain_encoder(config(method, tiles, whole))

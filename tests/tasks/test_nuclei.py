@@ -14,7 +14,7 @@ from eosin.errors import Diverged, InputError
 from eosin.images import stain_shift
 from eosin.nuclei.model_files import load_segmenter
 from eosin.nuclei.predicting import NucleiPredictor
-from eosin.nuclei.settings import Training
+from eosin.nuclei.settings import Phase, Training
 from eosin.protocols._base import find_protocol
 from eosin.report.html import Config as ReportConfig
 from eosin.report.html import write_report
@@ -100,14 +100,17 @@ def test_a_frozen_encoder_stays_bit_by_bit(tmp_path: Path) -> None:
 
 
 def test_what_is_chosen_on_is_what_the_protocol_says(tmp_path: Path) -> None:
-    def split(training: Training = SHORT, valid: int = 0, **changes) -> tuple[str, int]:
+    phase = Phase(epochs=0, batch_size=4, is_frozen=True, min_updates=1)
+    tiny = replace(SHORT, phases=(phase,), measured=1)
+
+    def split(training: Training = tiny, valid: int = 0, **changes) -> tuple[str, int]:
         out = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         inputs = replace(make_inputs(out, valid=valid), shifts=("none",))
         row = nuclei.run(job(training, **changes), inputs)[0][0]
         return row.selection["split"], row.selection["n_fit"]
 
-    assert split(replace(SHORT, chosen_on="test")) == ("test split, as the protocol has it", 6)
-    assert split(replace(SHORT, chosen_on="last")) == ("nothing is chosen", 6)
+    assert split(replace(tiny, chosen_on="test")) == ("test split, as the protocol has it", 6)
+    assert split(replace(tiny, chosen_on="last")) == ("nothing is chosen", 6)
     assert split(valid=2) == ("validation split", 6)
     said, count = split(label_fraction=0.2)
     assert said.startswith("nothing is chosen: one group") and count == 2

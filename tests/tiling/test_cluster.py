@@ -232,6 +232,7 @@ def test_an_error_ends_the_run(
     assert error[1] in run["error"][1] and "\n" not in run["error"][1]
 
 
+@pytest.mark.slow
 @needs_ray
 def test_ctrl_c_ends_the_tasks_at_once(tmp_path: Path, folder: Path, address: str) -> None:
     names = ["one", "two", "three"]

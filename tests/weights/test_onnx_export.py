@@ -30,7 +30,9 @@ def small(name: str) -> Encoder:
     return Encoder(encoder.model, card).eval()
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("resnet10t", marks=pytest.mark.slow), "vit_tiny_patch16"]
+)
 def test_onnx_runtime_gives_pytorchs_embeddings_of_any_batch(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

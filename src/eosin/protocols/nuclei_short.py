@@ -13,9 +13,11 @@ PROTOCOL = Protocol(
     nuclei=Training(
         phases=(
             Phase(epochs=2, batch_size=8, is_frozen=True),
-            Phase(epochs=14, batch_size=8, is_frozen=False),
+            Phase(epochs=12, batch_size=8, is_frozen=False),
         ),
         learning_rate=1e-3,
+        input_px=128,
+        overlap_px=32,
         width=0.25,
         measured=4,
     ),
