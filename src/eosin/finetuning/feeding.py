@@ -1,6 +1,5 @@
 """Batches of augmented training images: a pure function of the seed and the update."""
 
-from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from eosin.datasets._base import LabelledImages
 from eosin.encoders import Encoder
-from eosin.engine import distributed
+from eosin.engine.ahead import Row, batches_ahead
 from eosin.engine.sharing import together
 from eosin.engine.trainable import Batch
 from eosin.finetuning.image_cache import Image, ImageCache
@@ -24,12 +23,9 @@ from eosin.images.resampling import SUPPORT, Interpolation
 from eosin.images.views import ViewSpec
 from eosin.protocols._base import FineTuning
 from eosin.protocols._division import Part
-from eosin.provenance import available_cores
 
 Labels = NDArray[np.int64]
 
-_BATCHES_AHEAD = 3
-_MOST_WORKERS = 8
 _IMAGES_PER_TASK = 4
 _ORDER, _AUGMENTATION = 1, 2  # what a random stream is for
 
@@ -133,7 +129,7 @@ class Feed:
         self._spec, self._turns = augmentation(settings, encoder), settings.flips
         self._batch_size, self._updates, self._seed = batch_size, updates, seed
         self._device = device
-        self._epoch: tuple[int, Labels] = (-1, np.empty(0, np.int64))
+        self._row = Row(len(images), seed, _ORDER)
 
     def __call__(self, start: int) -> Generator[Batch]:
         """Yields the batches of update `start` and those that follow; closing ends the threads.
@@ -141,34 +137,12 @@ class Feed:
         Raises:
             InputError: an image cannot be read, by this process or another.
         """
-        ahead: deque[_Unfinished] = deque()
-        pool = ThreadPoolExecutor(
-            min(available_cores(), _MOST_WORKERS), thread_name_prefix="eosin-finetune"
-        )
         with one_opencv_thread():
-            try:
-                for update in range(start, self._updates):
-                    ahead.append(self._begin(update, pool))
-                    if len(ahead) == _BATCHES_AHEAD:
-                        yield self._finish(ahead.popleft())
-                while ahead:
-                    yield self._finish(ahead.popleft())
-            finally:
-                pool.shutdown(cancel_futures=True)
+            yield from batches_ahead(self._begin, self._finish, range(start, self._updates))
 
     def share(self, update: int) -> tuple[NDArray[np.int64], Labels]:
         """Gives the places in the row of this process's images of an update, and their numbers."""
-        first = update * self._batch_size
-        places = np.arange(first, first + self._batch_size)
-        places = np.array_split(places, distributed.world_size())[distributed.rank()]
-        return places, np.array([self._at(place) for place in places.tolist()], dtype=np.int64)
-
-    def _at(self, place: int) -> int:
-        epoch, position = divmod(place, len(self._images))
-        if self._epoch[0] != epoch:
-            rng = np.random.default_rng((self._seed, _ORDER, epoch))
-            self._epoch = (epoch, rng.permutation(len(self._images)))
-        return int(self._epoch[1][position])
+        return self._row.share(update, self._batch_size)
 
     def _begin(self, update: int, pool: ThreadPoolExecutor) -> "_Unfinished":
         places, numbers = self.share(update)

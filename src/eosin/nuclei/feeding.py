@@ -1,6 +1,5 @@
 """Batches of augmented crops with their targets: a pure function of the seed and the update."""
 
-from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,19 +12,16 @@ from numpy.typing import NDArray
 
 from eosin.datasets._instances import InstanceImages, Labelled
 from eosin.encoders import Encoder
-from eosin.engine import distributed
+from eosin.engine.ahead import Row, batches_ahead
 from eosin.engine.sharing import together
 from eosin.engine.trainable import Batch
 from eosin.images.opencv_threads import one_opencv_thread
 from eosin.nuclei.augment import crop, draw_placement, recolour
 from eosin.nuclei.settings import Training
 from eosin.nuclei.targets import Targets, make_targets
-from eosin.provenance import available_cores
 
 Indices = NDArray[np.int64]
 
-_BATCHES_AHEAD = 3
-_MOST_WORKERS = 8
 _KEPT = 64  # images
 _ORDER, _AUGMENTATION = 1, 2  # what a random stream is for
 _MARGIN_PX = 32
@@ -76,9 +72,8 @@ def _centres(length: int, window_px: int, step_px: int) -> list[float]:
 class Feed:
     """Gives this process's share of the batches from any update on.
 
-    Windows stand in an endless row of shuffled epochs, of which each update takes the next
-    `batch_size`. Which they are and how they are augmented depends on the seed and their place in
-    the row alone.
+    Which windows they are and how they are augmented depends on the seed and their place in the
+    endless row of shuffled epochs alone.
 
     Args:
         images: the dataset's training images.
@@ -110,7 +105,7 @@ class Feed:
         self._batch_size, self._updates, self._seed = batch_size, updates, seed
         self._read = lru_cache(maxsize=_KEPT)(images.read)
         self._windows = training_windows(images, chosen, training)
-        self._epoch: tuple[int, Indices] = (-1, np.empty(0, np.int64))
+        self._row = Row(len(self._windows), seed, _ORDER)
 
     def __call__(self, start: int) -> Generator[Batch]:
         """Yields the batches of update `start` and those that follow; closing ends the threads.
@@ -118,47 +113,24 @@ class Feed:
         Raises:
             InputError: an image cannot be read.
         """
-        ahead: deque[_Unfinished] = deque()
-        workers = min(available_cores(), _MOST_WORKERS)
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="eosin-nuclei")
         with one_opencv_thread():
-            try:
-                for update in range(start, self._updates):
-                    ahead.append(self._begin(update, pool))
-                    if len(ahead) == _BATCHES_AHEAD:
-                        yield self._finish(ahead.popleft())
-                while ahead:
-                    yield self._finish(ahead.popleft())
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _at(self, place: int) -> int:
-        epoch, position = divmod(place, len(self._windows))
-        if self._epoch[0] != epoch:
-            rng = np.random.default_rng((self._seed, _ORDER, epoch))
-            self._epoch = (epoch, rng.permutation(len(self._windows)))
-        return int(self._epoch[1][position])
+            yield from batches_ahead(self._begin, self._finish, range(start, self._updates))
 
     def _begin(self, update: int, pool: ThreadPoolExecutor) -> "_Unfinished":
-        first = update * self._batch_size
-        places = np.arange(first, first + self._batch_size)
-        places = np.array_split(places, distributed.world_size())[distributed.rank()].tolist()
-        # The order is drawn here, by one thread.
-        names = [self._name(self._at(place)) for place in places]
-        windows = [self._windows[self._at(place)] for place in places]
+        places, numbers = self._row.share(update, self._batch_size)
+        windows = [self._windows[number] for number in numbers.tolist()]
         tasks = [
             pool.submit(self._make_at, place, window)
-            for place, window in zip(places, windows, strict=True)
+            for place, window in zip(places.tolist(), windows, strict=True)
         ]
-        return _Unfinished(names, tasks)
+        return _Unfinished([self._name(window) for window in windows], tasks)
 
     def _make_at(self, place: int, window: Window) -> "Sample":
         labelled = self._read(int(self._chosen[window.image]))
         rng = np.random.default_rng((self._seed, _AUGMENTATION, place))
         return make_sample(labelled, window, rng, self._training, self._output_px)
 
-    def _name(self, number: int) -> str:
-        window = self._windows[number]
+    def _name(self, window: Window) -> str:
         x, y = window.centre
         return f"{self._images.ids[int(self._chosen[window.image])]} at {x:.0f}, {y:.0f}"
 

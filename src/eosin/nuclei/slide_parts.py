@@ -148,7 +148,8 @@ class SlideParts:
         weights = sha256_of(
             [float(each.double().sum()) for each in saved.network.state_dict().values()]
         )
-        job = sha256_of([weights, state.st_size, state.st_mtime_ns, self._scale, tissue])
+        settings = [repr(saved.training), self._scale, tissue]
+        job = sha256_of([weights, state.st_size, state.st_mtime_ns, *settings])
         path = self._folder / "job.json"
         if not (path.is_file() and json.loads(path.read_text()).get("job") == job):
             shutil.rmtree(self._folder, ignore_errors=True)

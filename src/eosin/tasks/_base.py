@@ -175,15 +175,21 @@ def score(
         scores=scores,
         is_share=episodes > 0,
     )
-    result = blank_row(task, job, encoder, data, episodes=episodes)
-    filled = replace(
-        result,
+    blank = blank_row(task, job, encoder, data, episodes=episodes)
+    return fill_row(blank, predictions, selection, started), predictions
+
+
+def fill_row(
+    blank: Result, measured: Measurable, selection: Mapping[str, Any], started: float
+) -> Result:
+    """Gives a blank row what was measured, how it was chosen, and how long it took."""
+    return replace(
+        blank,
         selection=dict(selection),
-        metrics=measure(predictions),
+        metrics=measure(measured),
         seconds=time.perf_counter() - started,
         provenance=stamp(),
     )
-    return filled, predictions
 
 
 def blank_row(

@@ -30,11 +30,9 @@ from eosin.nuclei.predicting import (
 )
 from eosin.nuclei.settings import Training
 from eosin.nuclei.training import Setup, Trained, train_hovernet
-from eosin.provenance import stamp
 from eosin.results.instance_counts import InstanceCounts
 from eosin.results.schema import Result
-from eosin.results.statistics import measure
-from eosin.tasks._base import Inputs, Job, Row, blank_row
+from eosin.tasks._base import Inputs, Job, Row, blank_row, fill_row
 
 Indices = NDArray[np.int64]
 
@@ -171,15 +169,8 @@ def _row(
     test = inputs.instances["test"]
     counts = count_images(compared, test, np.arange(len(test)))
     data = replace(inputs.data_stamp, shift=shift)
-    row = blank_row(name, job, inputs.encoder_stamp, data, metric=training.metric)
-    filled = replace(
-        row,
-        selection=dict(selection),
-        metrics=measure(counts),
-        seconds=time.perf_counter() - started,
-        provenance=stamp(),
-    )
-    return filled, counts
+    blank = blank_row(name, job, inputs.encoder_stamp, data, metric=training.metric)
+    return fill_row(blank, counts, selection, started), counts
 
 
 def _keep(
