@@ -1,7 +1,7 @@
 """Labelled images in files of their own: what a tree holds, how it is divided, and loading it."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,18 @@ IMAGE = "image"  # what groups are called where nothing is known of them
 
 _NAMED_ALONE = 3  # of the strays of a folder
 _OF_THE_SYSTEM = ("thumbs.db", "desktop.ini")
+
+
+def usable_splits(root: Path, there: Collection[str]) -> tuple[str, ...]:
+    """Puts the splits that have images in order.
+
+    Raises:
+        InputError: there is nothing to train on or nothing to test on.
+    """
+    for split in ("train", "test"):
+        if split not in there:
+            raise InputError(f"{root} has no images of the {split} split.")
+    return tuple(split for split in SPLITS if split in there)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +90,7 @@ class FileSet:
                 the way.
         """
         stop_at_fatal(self.findings)
-        found = tuple(split for split in SPLITS if split in self.division)
-        for split in ("train", "test"):
-            if split not in found:
-                raise InputError(f"{self.root} has no images of the {split} split.")
-        return found
+        return usable_splits(self.root, self.division)
 
     def load(self, split: str) -> LabelledImages:
         """Loads one split; every file is read once, for its hash.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eosin.datasets._base import NO_GROUPS, Image, Options
 from eosin.datasets._contents import hash_files
-from eosin.datasets._files import IMAGE, SPLITS, groups_that_cross
+from eosin.datasets._files import IMAGE, groups_that_cross, usable_splits
 from eosin.datasets._findings import Finding, stop_at_fatal
 from eosin.datasets._groups import find_groups
 from eosin.errors import InputError
@@ -149,11 +149,7 @@ class InstanceSet:
                 the way.
         """
         stop_at_fatal(self.findings)
-        there = {entry.split for entry in self.entries}
-        for split in ("train", "test"):
-            if split not in there:
-                raise InputError(f"{self.root} has no images of the {split} split.")
-        return tuple(split for split in SPLITS if split in there)
+        return usable_splits(self.root, {entry.split for entry in self.entries})
 
     def load(self, split: str) -> InstanceImages:
         """Loads one split; every file is read once, for its hash.

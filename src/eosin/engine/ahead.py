@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eosin.engine import distributed
+from eosin.engine.sharing import share
 from eosin.engine.trainable import Batch
 from eosin.provenance import available_cores
 
@@ -35,8 +35,7 @@ class Row:
     def share(self, update: int, batch_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Gives the places of this process's share of an update, and who stands there."""
         first = update * batch_size
-        places = np.arange(first, first + batch_size)
-        places = np.array_split(places, distributed.world_size())[distributed.rank()]
+        places = share(np.arange(first, first + batch_size))
         return places, np.array([self._at(place) for place in places.tolist()], dtype=np.int64)
 
     def _at(self, place: int) -> int:
