@@ -48,6 +48,16 @@ def test_it_counts_what_is_left_and_writes_nothing(config: Config, tmp_path: Pat
     assert said[-1].endswith("besides jobs of a kind that was not done before.")
 
 
+def test_fine_tuning_needs_no_embeddings(config: Config, tmp_path: Path) -> None:
+    encoder = str(write_encoder(tmp_path / "encoder"))
+    works = _plan.plan(changed(config, encoders=(encoder,), task=("finetune",), labels=(100.0,)))
+    assert [(work.encoder, work.jobs > 0, work.images, work.embed_s) for work in works] == [
+        ("resnet10t.ours", True, 0, 0.0),
+        ("random/resnet10t", True, 0, 0.0),
+        ("colour_histogram", False, 0, 0.0),
+    ]
+
+
 def test_what_is_done_is_not_done_again(config: Config) -> None:
     evaluate(config)
     works = _plan.plan(config)
@@ -69,7 +79,7 @@ def test_time_is_that_of_jobs_of_the_same_kind(config: Config) -> None:
     assert len(rows) == 2
     assert work.jobs_s == pytest.approx(2 * sum(row.seconds for row in rows))
     said = _plan.lines([work])[0]
-    assert said.startswith("colour_histogram on stripes: embeddings are there; 6 jobs, 2 done")
+    assert said.startswith("colour_histogram on stripes: nothing to embed; 6 jobs, 2 done")
     # One more part of the labels is another kind of job.
     (other,) = _plan.plan(changed(once, labels=(50.0, 100.0)))
     assert other.jobs_s is None
@@ -100,4 +110,4 @@ def test_time_is_written_in_its_unit(seconds: float | None, said: str) -> None:
     work = _plan.Work(
         encoder="e", dataset="d", jobs=2, done=1, images=0, embed_s=0.0, jobs_s=seconds
     )
-    assert _plan.lines([work])[0] == f"e on d: embeddings are there; 2 jobs, 1 done, {said}"
+    assert _plan.lines([work])[0] == f"e on d: nothing to embed; 2 jobs, 1 done, {said}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from eosin import plugins
 from eosin.datasets._base import LabelledImages
 from eosin.embeddings import cache
 from eosin.embeddings.extract import Config as EmbeddingConfig
@@ -18,7 +19,7 @@ from eosin.errors import InputError
 from eosin.results.files import read_results
 from eosin.tasks._base import Inputs, Job
 from eosin.tasks._baselines import with_baselines
-from eosin.tasks._evaluate import Config, has_instances, jobs_on, load_splits, make_inputs
+from eosin.tasks._evaluate import Config, jobs_on, load_splits, make_inputs
 from eosin.tasks._grid import Shard, finished_rows
 
 _WARM_UP, _TIMED = 1, 3  # batches
@@ -60,11 +61,9 @@ def lines(works: list[Work]) -> list[str]:
     """Writes a plan for people, a line for each encoder and dataset and one for the sum."""
     said: list[str] = []
     for work in works:
-        embeds = (
-            f"{work.images:,} images to embed, {_time(work.embed_s)}"
-            if work.images
-            else ("embeddings are there" if work.jobs > work.done else "nothing to embed")
-        )
+        embeds = "nothing to embed"
+        if work.images:
+            embeds = f"{work.images:,} images to embed, {_time(work.embed_s)}"
         left = work.jobs - work.done
         fits = "" if not left else f", {_time(work.jobs_s)}"
         said.append(
@@ -94,7 +93,7 @@ def _works(config: Config) -> Iterator[Work]:
             number += len(jobs)
             inputs = make_inputs(encoder, splits, config)
             left = [job for job in mine if finished_rows(job, inputs, config.out) is None]
-            must_embed = left and not has_instances(splits)
+            must_embed = any(not _task(job).TRAINS_THE_ENCODER for job in left)
             images, seconds = _embedding(encoder, inputs, config) if must_embed else (0, 0.0)
             yield Work(
                 encoder=encoder.name,
@@ -105,6 +104,10 @@ def _works(config: Config) -> Iterator[Work]:
                 embed_s=seconds,
                 jobs_s=_expected(left, inputs, past),
             )
+
+
+def _task(job: Job) -> Any:
+    return plugins.load("tasks", job.task)
 
 
 def _embedding(encoder: Encoder, inputs: Inputs, config: Config) -> tuple[int, float]:
