@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from eosin.probes._base import Labels, Matrix
+from eosin.probes._pass import pass_over
 from eosin.provenance import available_cores
 
 Coefficients = NDArray[np.float64]
@@ -62,7 +63,7 @@ class CrossEntropy:
     def __call__(self, coefficients: Coefficients) -> tuple[float, Coefficients]:
         """Gives the loss and its gradient [outputs, D + 1]."""
         weights = np.ascontiguousarray(coefficients[:, :-1], dtype=np.float32)
-        bias = coefficients[:, -1:]
+        bias = np.ascontiguousarray(coefficients[:, -1])
 
         def of_chunk(blocks: Sequence[slice]) -> tuple[float, Coefficients]:
             return self._add_up(blocks, weights, bias)
@@ -81,14 +82,9 @@ class CrossEntropy:
         loss, gradient = 0.0, np.zeros((len(weights), weights.shape[1] + 1))
         for block in blocks:
             features, labels = self.features[block], self.labels[block]
-            logits = (weights @ features.T).astype(np.float64)
-            logits += bias
-            errors, part = (
-                _logistic(logits, labels) if self.n_outputs == 1 else _softmax(logits, labels)
-            )
-            loss += part
-            gradient[:, :-1] += errors.astype(np.float32) @ features
-            gradient[:, -1] += errors.sum(1)
+            of_block = np.zeros_like(weights)
+            loss += pass_over(features, labels, weights, bias, of_block, gradient[:, -1])
+            gradient[:, :-1] += of_block
         return loss, gradient
 
 
@@ -103,32 +99,3 @@ def curvatures(features: Matrix, coefficients: Coefficients) -> Matrix:
         shares = np.exp(logits)
         shares /= shares.sum(0)
     return (shares * (1 - shares)).mean(0)
-
-
-def _softmax(logits: Coefficients, labels: Labels) -> tuple[Coefficients, float]:
-    """Turns logits [K, N] into the derivatives by them; gives the summed loss, too.
-
-    What the other classes add up to is never taken from 1, so that both stay exact where a sample
-    is all but certain, as most are where the penalty is weak.
-    """
-    columns = np.arange(len(labels))
-    logits -= logits[labels, columns]
-    greatest = logits.max(0)
-    logits -= greatest
-    np.exp(logits, out=logits)
-    own = logits[labels, columns]
-    logits[labels, columns] = 0
-    others = logits.sum(0)
-    total = own + others
-    loss = greatest + np.where(greatest > 0, np.log(total), np.log1p(others))
-    logits[labels, columns] = -others
-    logits /= total
-    return logits, float(loss.sum())
-
-
-def _logistic(logits: Coefficients, labels: Labels) -> tuple[Coefficients, float]:
-    """Does the same for the logit [1, N] of class 1 of two."""
-    is_one = labels == 1
-    signed = np.where(is_one, -logits[0], logits[0])
-    loss = float(np.logaddexp(0, signed).sum())
-    return np.where(is_one, -expit(signed), expit(signed))[None], loss
