@@ -6,7 +6,8 @@ One encoder of 384 values; BACH, CRC, PatchCamelyon and MHIST with the true numb
 split and class; linear probe and nearest neighbours; the protocols `strict` and `eva-2025-03`; 1,
 5, 10, 30, 50 and 100 % of the labels, five draws of each part. There is no peer that does this.
 The embeddings are drawn at random around the class means, so far apart that scores are those of a
-fair encoder; groups are single images, and BACH's of four images.
+fair encoder; groups are single images, and BACH's of four images, so that of its smallest parts
+`strict` can hold out nothing: those jobs are left out.
 
 The work is shared by `--shards` processes as `eosin evaluate --shard` shares it. A run that is
 killed goes on where it was: give the same `--out`. Prints the time of each kind of job, the time of
@@ -32,8 +33,8 @@ from eosin.encoders import build_encoder
 from eosin.provenance import available_cores, stamp
 from eosin.results.files import read_results
 from eosin.tasks._base import Inputs
-from eosin.tasks._evaluate import run_jobs
 from eosin.tasks._grid import Shard, make_jobs
+from eosin.tasks._running import run_jobs
 
 DIM = 384
 FRACTIONS = (0.01, 0.05, 0.1, 0.3, 0.5, 1.0)

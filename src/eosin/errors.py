@@ -16,6 +16,10 @@ class UsageError(InputError):
     exit_code = 2
 
 
+class TooFewImages(InputError):
+    """Labels that are too few for one piece of work; others may do with them."""
+
+
 class Diverged(InputError):
     """A training whose loss, gradient or weights ceased to be numbers."""
 

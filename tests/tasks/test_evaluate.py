@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
-from eosin.errors import InputError, UsageError
+from eosin.errors import InputError, TooFewImages, UsageError
 from eosin.provenance import plain
 from eosin.results.files import read_predictions, read_results, write_job
 from eosin.tasks._evaluate import Config, evaluate
@@ -99,6 +99,28 @@ def test_official_splits_select_on_their_validation_part(exported: Path, tmp_pat
     assert {row.data.name for row in results} == {"patch_camelyon"}
     assert {row.selection["split"] for row in results} == {"validation split"}
     assert {row.data.n_train for row in results} == {16}
+
+
+def test_a_job_with_too_few_labels_stops_no_other(
+    labelled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    few = config(
+        Path("colour_histogram"),
+        labelled,
+        tmp_path / "out",
+        task=("knn",),
+        labels=(5.0, 100.0),
+        draws=2,
+        shift_test=False,
+    )
+    rows = evaluate(few)
+    # Of one group a class nothing can be held out.
+    assert [(row.label_fraction, row.draw) for row in rows] == [(1.0, 0)]
+    said = capfd.readouterr().err
+    assert "colour_histogram on stripes: 2 of 3 jobs are left out. stripes: the training" in said
+    assert said.count("too few groups") == 1
+    with pytest.raises(TooFewImages, match="too few groups"):
+        evaluate(replace(few, labels=(5.0,)))
 
 
 def test_what_does_not_exist_is_said_before_any_work(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eosin.datasets._base import LabelledImages
 from eosin.datasets._division import divide
-from eosin.errors import InputError
+from eosin.errors import TooFewImages
 
 Index = NDArray[np.int64]
 Labelled = Mapping[str, Index]
@@ -61,7 +61,7 @@ class Division(Protocol):
             seed: of what is random.
 
         Raises:
-            InputError: there are too few images.
+            TooFewImages: there are too few for it.
         """
         ...
 
@@ -81,7 +81,7 @@ class WithinTraining:
         train = Part(split="train", index=labelled["train"])
         folds = list(self._grouped(splits["train"], train.index, seed))
         if not folds:
-            raise InputError(
+            raise TooFewImages(
                 f"{splits['train'].dataset}: the training images are of too few groups to hold "
                 "some out for choosing hyper-parameters; add images, or use more of the labels."
             )
@@ -153,7 +153,7 @@ class RandomTenth:
         index = labelled["train"]
         count = len(index)
         if count < 10:
-            raise InputError(
+            raise TooFewImages(
                 f"{splits['train'].dataset}: a tenth of {count} training images is none; use more."
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
@@ -195,7 +195,7 @@ class ThunderSplits:
         index = labelled["train"]
         is_held_out = self._held_out(splits["train"])[index]
         if not is_held_out.any() or is_held_out.all():
-            raise InputError(
+            raise TooFewImages(
                 f"{splits['train'].dataset}: none of the {len(index)} labelled training images is "
                 "held out by this protocol; use more of the labels."
             )

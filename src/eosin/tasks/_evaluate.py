@@ -4,9 +4,8 @@ import contextlib
 import fcntl
 import os
 import sys
-import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -22,14 +21,13 @@ from eosin.encoders import Encoder
 from eosin.engine import distributed
 from eosin.engine import precision as formats
 from eosin.engine.sharing import together
-from eosin.errors import UsageError
+from eosin.errors import TooFewImages, UsageError
 from eosin.images.stain_shift import NAME as STAIN_SHIFT
-from eosin.progress import Bar
-from eosin.results.files import write_job
 from eosin.results.schema import Result
 from eosin.tasks._base import Inputs, Job
 from eosin.tasks._baselines import with_baselines
-from eosin.tasks._grid import Shard, check_offers, describe, finished_rows, make_jobs
+from eosin.tasks._grid import Shard, check_offers, make_jobs
+from eosin.tasks._running import run_jobs
 
 _UNFINISHED, _KEPT = "unfinished", "models"
 
@@ -113,11 +111,14 @@ def evaluate(config: Config) -> list[Result]:
 
     Raises:
         InputError: an encoder or a dataset does not exist or is not as it should be.
+        TooFewImages: of no job were the labels enough; if they are of some, it is printed which
+            are left out.
     """
     shard = Shard.parse(config.shard)
     encoders = list(with_baselines(config.encoders, config.seed))
     datasets = [load_splits(root, config) for root in config.on]
     results: list[Result] = []
+    refused: list[TooFewImages] = []
     number = 0
     with distributed.process_group(formats.default_device()), contextlib.ExitStack() as held:
         _check_processes(config)
@@ -128,7 +129,11 @@ def evaluate(config: Config) -> list[Result]:
                 mine = [job for place, job in enumerate(jobs, number) if shard.takes(place)]
                 number += len(jobs)
                 inputs = make_inputs(encoder, splits, config)
-                results += run_jobs(mine, inputs, config.out, again=config.again)
+                done = run_jobs(mine, inputs, config.out, again=config.again)
+                results += done.rows
+                refused += done.refused
+    if refused and not results:
+        raise refused[0]
     return results
 
 
@@ -201,36 +206,6 @@ def make_inputs(encoder: Encoder, splits: Splits, config: Config) -> Inputs:
         folder=config.out / _UNFINISHED,
         kept=config.out / _KEPT,
     )
-
-
-def run_jobs(jobs: Sequence[Job], inputs: Inputs, out: Path, *, again: bool) -> list[Result]:
-    """Does the jobs with an encoder on a dataset, but for those that are done, and gives all rows.
-
-    Args:
-        jobs: what to do.
-        inputs: with what.
-        out: folder of the results.
-        again: does finished jobs once more.
-
-    Raises:
-        InputError: the images are too few for a protocol's division.
-    """
-    rows: list[Result] = []
-    left: list[Job] = []
-    for job in jobs:
-        found = None if again else distributed.from_main(finished_rows(job, inputs, out))
-        rows += found or []
-        left += [job] if found is None else []
-    title = f"{inputs.encoder_stamp.name} on {inputs.data_stamp.name}"
-    with Bar(title, len(jobs), "jobs", done=len(jobs) - len(left), is_hidden=len(left) < 3) as bar:
-        for job in left:
-            started = time.perf_counter()
-            measured = plugins.load("tasks", job.task).run(job, inputs)
-            if distributed.is_main():
-                write_job(out, measured)
-            rows += [replace(result, folder=out) for result, _ in measured]
-            bar.advance(1, f"{describe(job)}: {time.perf_counter() - started:,.1f} s")
-    return rows
 
 
 def _embed(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eosin.datasets._base import LabelledImages
-from eosin.errors import InputError
+from eosin.errors import TooFewImages
 from eosin.probes.prototypes import draw_support, predict_episodes
 from eosin.protocols._base import FewShot, Protocol
 from eosin.tasks._base import Inputs, Job, Matrix, Row, labelled_parts, score
@@ -44,7 +44,7 @@ def run(job: Job, inputs: Inputs) -> list[Row]:
     """Draws the episodes, and scores every kind of test images with the same draws.
 
     Raises:
-        InputError: a class has too few images for the fewest shots.
+        TooFewImages: a class has too few images for the fewest shots.
     """
     embedded, settings = inputs.embedded, _settings(job)
     index = labelled_parts(inputs.splits, job.label_fraction, job.draw)["train"]
@@ -94,7 +94,7 @@ def _shots(job: Job, splits: Mapping[str, LabelledImages]) -> list[int]:
     fewest = int(np.bincount(train.labels[index], minlength=len(train.classes)).min())
     found = [shots for shots in _settings(job).shots if shots <= fewest]
     if not found:
-        raise InputError(
+        raise TooFewImages(
             f"{train.dataset}: a class has {fewest} labelled training images, and few_shot needs "
             f"{min(_settings(job).shots)}; use more of the labels."
         )
