@@ -13,6 +13,7 @@ had before the step, at its most; on a GPU what PyTorch allocates, weights inclu
 import gc
 import json
 import statistics
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -120,6 +121,7 @@ def main() -> None:
             rate = given.batch / statistics.median(times)
             phase = "decoders" if is_frozen else "all"
             table.add_row(name, phase, f"{rate:.3f}", f"{operations:.0f}", f"{memory:,.0f}")
+            print(f"{name}, {phase}: {rate:.3f} crops/s", file=sys.stderr, flush=True)
             row = {"encoder": name, "phase": phase, "crops_per_s": rate, "memory_mb": memory}
             rows.append({**row, "gflop": operations, "rounds_s": times})
     Console(width=100).print(table)

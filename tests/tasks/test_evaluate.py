@@ -200,14 +200,14 @@ def test_a_run_that_is_killed_goes_on_to_the_same_rows(
         done.append(rows)
         return write_job(folder, rows)
 
-    monkeypatch.setattr("eosin.tasks._evaluate.write_job", killed)
+    monkeypatch.setattr("eosin.tasks._running.write_job", killed)
     with pytest.raises(KeyboardInterrupt):
         evaluate(config(exported, labelled, tmp_path / "killed", **grid))
     count = len(list((tmp_path / "killed").glob("job-*.jsonl")))
     assert count == 5
     written: list[object] = []
     monkeypatch.setattr(
-        "eosin.tasks._evaluate.write_job",
+        "eosin.tasks._running.write_job",
         lambda folder, rows: written.append(rows) or write_job(folder, rows),
     )
     evaluate(config(exported, labelled, tmp_path / "killed", **grid))
