@@ -113,20 +113,24 @@ def _multiply(features: Floats, weights: Floats, logits: Floats) -> None:
             b1 = b2 = b3 = b4 = np.float32(0)
             c1 = c2 = c3 = c4 = np.float32(0)
             for d in range(features.shape[1]):
-                x1, x2, x3, x4 = one[d], two[d], three[d], four[d]
+                # One embedding after the other, so that all sums stay in registers.
                 a, b, c = first[d], second[d], third[d]
-                a1 += a * x1
-                a2 += a * x2
-                a3 += a * x3
-                a4 += a * x4
-                b1 += b * x1
-                b2 += b * x2
-                b3 += b * x3
-                b4 += b * x4
-                c1 += c * x1
-                c2 += c * x2
-                c3 += c * x3
-                c4 += c * x4
+                x = one[d]
+                a1 += a * x
+                b1 += b * x
+                c1 += c * x
+                x = two[d]
+                a2 += a * x
+                b2 += b * x
+                c2 += c * x
+                x = three[d]
+                a3 += a * x
+                b3 += b * x
+                c3 += c * x
+                x = four[d]
+                a4 += a * x
+                b4 += b * x
+                c4 += c * x
             logits[k, at], logits[k, at + 1], logits[k, at + 2], logits[k, at + 3] = a1, a2, a3, a4
             k1, k2 = k + 1, k + 2
             logits[k1, at], logits[k1, at + 1] = b1, b2

@@ -7,7 +7,7 @@ all embeddings reach what takes hundreds without. The optimum is the same.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,55 +17,23 @@ from threadpoolctl import threadpool_limits
 
 from eosin.probes._base import Matrix
 from eosin.probes._cross_entropy import Coefficients, CrossEntropy, curvatures
+from eosin.probes._objective import Known, Penalised, Penalty
 
 # Second derivatives are estimated on so many samples for each dimension.
 _SAMPLES_PER_DIMENSION = 4
 _FEWEST_SAMPLES = 4096
 # How many updates second derivatives are kept, and how many updates L-BFGS remembers.
-_ROUND = 25
+_ROUND = 30
 _MEMORY = 20
 # How far above the minimum it may be: a share of the loss and, where the penalty is so strong that
-# weights hardly change the loss, of what they change; and where rounding allows no progress.
-_OF_LOSS, _OF_GAIN = 1e-8, 1e-5
+# weights hardly change the loss, of what they change; and where rounding allows no progress. Where
+# little is left of the loss, as of separable classes, the same share of it hides larger differences
+# of probabilities, and less is allowed.
+_OF_LOSS, _OF_SMALL_LOSS, _OF_GAIN = 1e-7, 1e-8, 1e-7
 _STALLED_OF_LOSS = 1e-6
 
 
 Map = Callable[..., Iterator[Any]]
-
-
-class Penalty(Protocol):
-    """A penalty on weights [outputs, D]; biases have none."""
-
-    def __call__(self, weights: Coefficients) -> tuple[float, Coefficients]:
-        """Gives the penalty and its gradient."""
-        ...
-
-    def curvature(self, weights: Coefficients) -> float:
-        """Gives its second derivative, or the greatest of them."""
-        ...
-
-    def holds_at_zero(self, gradient: Coefficients) -> bool:
-        """Whether weights stay zero although the loss has this gradient by them there."""
-        ...
-
-
-@dataclass(frozen=True)
-class SquaredNorm:
-    """Half the squared norm of all weights, times `strength`."""
-
-    strength: float
-
-    def __call__(self, weights: Coefficients) -> tuple[float, Coefficients]:
-        """Gives the penalty and its gradient."""
-        return 0.5 * self.strength * float((weights * weights).sum()), self.strength * weights
-
-    def curvature(self, weights: Coefficients) -> float:
-        """Gives its second derivative."""
-        return self.strength
-
-    def holds_at_zero(self, gradient: Coefficients) -> bool:
-        """Only without a gradient: the penalty is smooth."""
-        return not gradient.any()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,44 +64,53 @@ class Solver:
         if count > most:
             chosen = np.random.default_rng(0).choice(count, most, replace=False)
             self._sample = cross_entropy.features[np.sort(chosen)]
+        self._shares: Known | None = None
 
-    def zero(self) -> Coefficients:
-        """Gives coefficients to start from."""
-        return np.zeros((self.cross_entropy.n_outputs, self.cross_entropy.features.shape[1] + 1))
-
-    def minimise(self, penalty: Penalty, start: Coefficients, most_updates: int) -> Solution:
+    def minimise(self, penalty: Penalty, start: Coefficients | None, most_updates: int) -> Solution:
         """Goes from `start` to the minimum, or as far as `most_updates` lead.
 
-        A library's own threads wait for each other longer than they compute where cores are busy,
+        Without a start it begins at weights of zero, with the biases that are best for them. A
+        library's own threads wait for each other longer than they compute where cores are busy,
         so each product is left to one.
         """
         with threadpool_limits(1), self.cross_entropy.threads() as run:
             return self._minimise(penalty, start, most_updates, run)
 
     def _minimise(
-        self, penalty: Penalty, start: Coefficients, most_updates: int, run: Map
+        self, penalty: Penalty, start: Coefficients | None, most_updates: int, run: Map
     ) -> Solution:
-        prior, without_weights, gradient = self._shares_alone()
-        if penalty.holds_at_zero(gradient[:, :-1]):
-            return Solution(coefficients=prior, loss=without_weights, updates=0, has_converged=True)
-        found = Solution(coefficients=start, loss=np.inf, updates=0, has_converged=False)
-        while not found.has_converged and found.updates < most_updates:
-            factor = self._factor(penalty, found.coefficients, run)
-            inner = _Preconditioned(self.cross_entropy, penalty, factor, without_weights)
-            most = min(_ROUND, most_updates - found.updates)
-            before = found.updates
-            found = self._round(inner, found.coefficients @ factor, before, most)
-            if found.updates == before:
+        if self._shares is None:
+            self._shares = self._at_shares()
+        alone = self._shares
+        if penalty.holds_at_zero(alone.gradient[:, :-1]):
+            return Solution(
+                coefficients=alone.coefficients, loss=alone.loss, updates=0, has_converged=True
+            )
+        loss = Penalised(self.cross_entropy, penalty)
+        at = loss.with_penalty(alone) if start is None else loss.at(start)
+        updates, has_converged = 0, False
+        while not has_converged and updates < most_updates:
+            factor = self._factor(penalty, at.coefficients, run)
+            inner = _Preconditioned(loss, factor, alone.loss)
+            most = min(_ROUND, most_updates - updates)
+            at, more, has_converged = self._round(inner, at, most)
+            updates += more
+            if more == 0:
                 break
-        return found
+        return Solution(
+            coefficients=at.coefficients,
+            loss=at.loss,
+            updates=updates,
+            has_converged=has_converged,
+        )
 
-    def _shares_alone(self) -> tuple[Coefficients, float, Coefficients]:
-        """Gives the best coefficients whose weights are zero, and the loss and gradient there."""
-        prior = self.zero()
+    def _at_shares(self) -> Known:
+        """Gives the best coefficients whose weights are zero: the shares of the classes."""
+        shares = np.zeros((self.cross_entropy.n_outputs, self.cross_entropy.features.shape[1] + 1))
         counts = np.log(np.bincount(self.cross_entropy.labels))
-        prior[:, -1] = counts[1] - counts[0] if len(prior) == 1 else counts - counts.mean()
-        loss, gradient = self.cross_entropy(prior)
-        return prior, loss, gradient
+        shares[:, -1] = counts[1] - counts[0] if len(shares) == 1 else counts - counts.mean()
+        loss, gradient = self.cross_entropy(shares)
+        return Known(coefficients=shares, loss=loss, gradient=gradient)
 
     def _factor(self, penalty: Penalty, at: Coefficients, run: Map) -> NDArray[np.float64]:
         """Gives the lower Cholesky factor of the estimated second derivative [D + 1, D + 1]."""
@@ -143,40 +120,37 @@ class Solver:
         scaled: Matrix = np.empty((len(self._sample), at.shape[1]), dtype=np.float32)
         np.multiply(self._sample, np.sqrt(weights)[:, None], out=scaled[:, :-1])
         scaled[:, -1] = np.sqrt(weights)
-        moment = sum(run(_second_moment, _parts(scaled)), np.zeros(())) / len(scaled)
+        moment = np.zeros((scaled.shape[1], scaled.shape[1]))
+        for of_part in run(_second_moment, _parts(scaled)):
+            moment += of_part
+        moment /= len(scaled)
         scale = float(np.trace(moment)) / len(moment)
         ridge = np.full(len(moment), max(penalty.curvature(at[:, :-1]), 1e-6 * scale))
         ridge[-1] = 1e-6 * scale
         moment[np.diag_indices_from(moment)] += ridge
-        return cholesky(moment, lower=True, overwrite_a=True, check_finite=False)
+        # Symmetric, and so turned that LAPACK copies nothing.
+        return cholesky(moment.T, lower=True, overwrite_a=True, check_finite=False)
 
-    def _round(
-        self, loss: "_Preconditioned", start: Coefficients, updates_before: int, most: int
-    ) -> Solution:
+    def _round(self, inner: "_Preconditioned", start: Known, most: int) -> tuple[Known, int, bool]:
+        """Gives where it stopped, the updates it took, and whether that is the minimum."""
         options = {"maxiter": most, "maxfun": 20 * most, "maxcor": _MEMORY, "ftol": 0, "gtol": 0}
-        updates, end = 0, loss.at(start.ravel())
+        updates, end = 0, inner.start_at(start)
         if not end.is_minimum:
-            loss.make_first_step_unit(end)
             outcome = minimize(
-                loss.scaled,
-                end.flat / loss.scale,
+                inner.scaled,
+                inner.first,
                 jac=True,
                 method="L-BFGS-B",
-                callback=loss.stop_at_minimum,
+                callback=inner.stop_at_minimum,
                 options=options,
             )
-            updates, end = int(outcome.nit), loss.at(outcome.x * loss.scale)
-        has_stalled = updates < most and end.above_minimum <= _STALLED_OF_LOSS * end.loss
-        return Solution(
-            coefficients=end.coefficients,
-            loss=end.loss,
-            updates=updates_before + updates,
-            has_converged=end.is_minimum or has_stalled,
-        )
+            updates, end = int(outcome.nit), inner.at(outcome.x * inner.scale)
+        has_stalled = updates < most and end.above_minimum <= _STALLED_OF_LOSS * end.known.loss
+        return end.known, updates, end.is_minimum or has_stalled
 
 
-def _second_moment(part: Matrix) -> NDArray[np.float64]:
-    return (part.T @ part).astype(np.float64)
+def _second_moment(part: Matrix) -> Matrix:
+    return part.T @ part
 
 
 def _parts(rows: Matrix) -> list[Matrix]:
@@ -190,9 +164,8 @@ class _Point:
     """What is known where the loss was computed last."""
 
     flat: NDArray[np.float64]
-    coefficients: Coefficients
-    loss: float
-    gain: float
+    known: Known
+    without_weights: float
     inner: NDArray[np.float64]
 
     @property
@@ -203,39 +176,46 @@ class _Point:
     @property
     def is_minimum(self) -> bool:
         """Whether no update is worth it."""
-        return self.above_minimum <= min(_OF_LOSS * self.loss, _OF_GAIN * self.gain)
+        loss, without = self.known.loss, self.without_weights
+        of_loss = max(_OF_LOSS * (loss / without) ** 2, _OF_SMALL_LOSS) * loss
+        return self.above_minimum <= min(of_loss, _OF_GAIN * (without - loss))
 
 
 class _Preconditioned:
     """The penalised loss by coordinates in which its second derivative is about the identity."""
 
     def __init__(
-        self,
-        cross_entropy: CrossEntropy,
-        penalty: Penalty,
-        factor: NDArray[np.float64],
-        without_weights: float,
+        self, loss: Penalised, factor: NDArray[np.float64], without_weights: float
     ) -> None:
-        self._cross_entropy = cross_entropy
+        self._loss = loss
         self._without_weights = without_weights
-        self._penalty = penalty
         self._factor = factor
         self._last: _Point | None = None
-        self.scale = 1.0
+        self.scale, self.first = 1.0, np.empty(0)
 
-    def make_first_step_unit(self, point: _Point) -> None:
-        """Scales coordinates so that Newton's step has the length of scipy's first: one."""
-        self.scale = float(np.linalg.norm(point.inner))
+    def start_at(self, known: Known) -> _Point:
+        """Begins where the loss is known.
+
+        Coordinates are scaled so that Newton's step has the length of scipy's first: one.
+        """
+        self.scale = float(np.linalg.norm(self._by_inner(known))) or 1.0
+        self.first = (known.coefficients @ self._factor).ravel() / self.scale
+        self._last = self._point(self.first * self.scale, known)
+        return self._last
 
     def scaled(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Gives the loss and its gradient by scaled coordinates."""
         point = self.at(flat * self.scale)
-        return point.loss, point.inner * self.scale
+        return point.known.loss, point.inner * self.scale
 
     def at(self, flat: NDArray[np.float64]) -> _Point:
         """Computes, unless it has just been computed there."""
         if self._last is None or not np.array_equal(flat, self._last.flat):
-            self._last = self._compute(flat.copy())
+            inner = flat.reshape(-1, len(self._factor))
+            coefficients = solve_triangular(
+                self._factor, inner.T, lower=True, trans=1, check_finite=False
+            ).T
+            self._last = self._point(flat.copy(), self._loss.at(coefficients))
         return self._last
 
     def stop_at_minimum(self, intermediate_result: Any) -> None:
@@ -243,19 +223,15 @@ class _Preconditioned:
         if self.at(intermediate_result.x * self.scale).is_minimum:
             raise StopIteration
 
-    def _compute(self, flat: NDArray[np.float64]) -> _Point:
-        inner = flat.reshape(self._cross_entropy.n_outputs, -1)
-        coefficients = solve_triangular(
-            self._factor, inner.T, lower=True, trans=1, check_finite=False
-        ).T
-        loss, gradient = self._cross_entropy(coefficients)
-        more, of_penalty = self._penalty(coefficients[:, :-1])
-        gradient[:, :-1] += of_penalty
-        by_inner = solve_triangular(self._factor, gradient.T, lower=True, check_finite=False).T
+    def _point(self, flat: NDArray[np.float64], known: Known) -> _Point:
         return _Point(
             flat=flat,
-            coefficients=coefficients,
-            loss=loss + more,
-            gain=self._without_weights - loss - more,
-            inner=by_inner.ravel(),
+            known=known,
+            without_weights=self._without_weights,
+            inner=self._by_inner(known),
         )
+
+    def _by_inner(self, known: Known) -> NDArray[np.float64]:
+        """Gives the gradient by the coordinates."""
+        by_inner = solve_triangular(self._factor, known.gradient.T, lower=True, check_finite=False)
+        return by_inner.T.ravel()

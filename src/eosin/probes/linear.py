@@ -1,17 +1,15 @@
 """Logistic regression on frozen embeddings."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from eosin.probes._base import Labels, Matrix
 from eosin.probes._cross_entropy import Coefficients, CrossEntropy
-from eosin.probes._solver import Penalty, Solution, Solver, SquaredNorm
-from eosin.provenance import available_cores
-
-_BLOCK_ROWS = 256
+from eosin.probes._objective import Penalty, SquaredNorm
+from eosin.probes._solver import Solution, Solver
+from eosin.probes._standardise import mean_and_scale, standardised
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +48,7 @@ def fit(
     *,
     standardises: bool = True,
 ) -> LinearProbe:
-    """Fits by L-BFGS from zero.
+    """Fits by L-BFGS, from weights of zero.
 
     Args:
         features: embeddings [N, D].
@@ -109,14 +107,14 @@ def fit_penalties(
         is_symmetric: whether each of two classes has weights of its own, too.
     """
     present, targets = np.unique(labels, return_inverse=True)
-    mean, scale = _mean_and_scale(features, standardises)
+    mean, scale = mean_and_scale(features, standardises)
     if len(present) == 1:
         nothing = np.zeros((1, features.shape[1] + 1))
         only = Solution(coefficients=nothing, loss=0.0, updates=0, has_converged=True)
         for _ in penalties:
             yield _as_probe(only, present, n_classes, mean, scale)
         return
-    centred = _standardised(features, mean, scale)
+    centred = standardised(features, mean, scale)
     basis = None
     if len(centred) < centred.shape[1]:
         # Weights outside the span of the embeddings are zero: fewer dimensions do.
@@ -124,44 +122,11 @@ def fit_penalties(
         centred = np.ascontiguousarray(inner.T)
     n_outputs = 1 if len(present) == 2 and not is_symmetric else len(present)
     solver = Solver(CrossEntropy(centred, targets, n_outputs))
-    start = solver.zero()
+    start = None
     for penalty in penalties:
         solution = solver.minimise(penalty, start, max_iterations)
         start = solution.coefficients
         yield _as_probe(solution, present, n_classes, mean, scale, basis)
-
-
-def _mean_and_scale(features: Matrix, standardises: bool) -> tuple[Matrix, Matrix]:
-    """Gives mean and standard deviation [D], summed in float64 without a copy of all."""
-    blocks = _blocks(features)
-    with ThreadPoolExecutor(available_cores()) as executor:
-        sums = executor.map(lambda block: block.sum(0, dtype=np.float64), blocks)
-        mean = np.sum(list(sums), axis=0) / len(features)
-        if not standardises:
-            return mean.astype(np.float32), np.ones_like(mean, dtype=np.float32)
-        sums = executor.map(lambda block: np.square(block - mean).sum(0), blocks)
-        squares = np.sum(list(sums), axis=0) / len(features)
-    mean, scale = mean.astype(np.float32), np.sqrt(squares).astype(np.float32)
-    # What varies by less than float32 can tell from its mean would be noise blown up to unit size.
-    scale[scale <= 4 * np.finfo(np.float32).eps * np.abs(mean)] = 1
-    return mean, scale
-
-
-def _standardised(features: Matrix, mean: Matrix, scale: Matrix) -> Matrix:
-    centred = np.empty(features.shape, dtype=np.float32)
-
-    def fill(block: Matrix, into: Matrix) -> None:
-        np.subtract(block, mean, out=into, dtype=np.float32)
-        np.divide(into, scale, out=into)
-
-    with ThreadPoolExecutor(available_cores()) as executor:
-        list(executor.map(fill, _blocks(features), _blocks(centred)))
-    return centred
-
-
-def _blocks(rows: Matrix) -> list[Matrix]:
-    """Gives parts that stay in the cache; which they are does not depend on the cores."""
-    return [rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS)]
 
 
 def _as_probe(
