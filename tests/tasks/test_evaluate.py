@@ -121,6 +121,8 @@ def test_a_job_with_too_few_labels_stops_no_other(
     assert said.count("too few groups") == 1
     with pytest.raises(TooFewImages, match="too few groups"):
         evaluate(replace(few, labels=(5.0,)))
+    # What a part of the work cannot do says nothing of the other parts.
+    assert evaluate(replace(few, labels=(5.0,), shard="1/2")) == []
 
 
 def test_what_does_not_exist_is_said_before_any_work(

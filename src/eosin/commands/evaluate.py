@@ -25,7 +25,7 @@ def _run(words: list[str]) -> Outcome:
     if config.why:
         said, facts = explain_all(config)
         return Outcome("\n".join(said), facts={"why": facts, "results": str(config.out)})
-    if os.environ.get("RANK", "0") == "0":
+    if results and os.environ.get("RANK", "0") == "0":
         # To standard error: standard output is the outcome's, a line for machines with --json.
         print_table(compare_encoders(read_results(config.out)), console=Console(stderr=True))
     return Outcome(

@@ -111,8 +111,8 @@ def evaluate(config: Config) -> list[Result]:
 
     Raises:
         InputError: an encoder or a dataset does not exist or is not as it should be.
-        TooFewImages: of no job were the labels enough; if they are of some, it is printed which
-            are left out.
+        TooFewImages: of no job were the labels enough; if they are of some, or this is a part of
+            the work, it is printed which are left out.
     """
     shard = Shard.parse(config.shard)
     encoders = list(with_baselines(config.encoders, config.seed))
@@ -132,7 +132,8 @@ def evaluate(config: Config) -> list[Result]:
                 done = run_jobs(mine, inputs, config.out, again=config.again)
                 results += done.rows
                 refused += done.refused
-    if refused and not results:
+    # Another part of the work may well have jobs that can be done.
+    if refused and not results and shard.count == 1:
         raise refused[0]
     return results
 
