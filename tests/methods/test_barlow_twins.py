@@ -178,7 +178,7 @@ def our_training(config: Config, updates: int) -> dict[str, Tensor]:
     return {name: value - start[name] for name, value in copy_of_parameters(method).items()}
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_official_gradient_is_the_true_one_divided_by_the_processes(
     world_size: int, tmp_path: Path
 ) -> None:

@@ -81,7 +81,7 @@ def test_the_joint_gradient_is_that_of_the_joint_loss() -> None:
     np.testing.assert_allclose(expected(z1, z2, True)[1][0], numerical, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_give_the_loss_and_the_gradient_of_the_whole_batch(
     world_size: int, tmp_path: Path
 ) -> None:

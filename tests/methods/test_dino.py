@@ -311,7 +311,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
             assert float((found[name] - value).norm()) <= 1e-8 * length, name
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_equal_one_process_with_the_whole_batch(world_size: int, tmp_path: Path) -> None:
     expected = trained("timm/test_vit")
     assert float(expected["center"].norm()) > 0
