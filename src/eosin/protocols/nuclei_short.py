@@ -12,8 +12,8 @@ PROTOCOL = Protocol(
     metric="balanced_accuracy",
     nuclei=Training(
         phases=(
-            Phase(epochs=2, batch_size=8, is_frozen=True),
-            Phase(epochs=12, batch_size=8, is_frozen=False),
+            Phase(epochs=1, batch_size=8, is_frozen=True),
+            Phase(epochs=6, batch_size=8, is_frozen=False),
         ),
         learning_rate=1e-3,
         input_px=128,
