@@ -49,6 +49,23 @@ def test_loss_and_gradient_are_those_of_float64(
     assert gradient == pytest.approx(expected_gradient, abs=error + 2e-6)
 
 
+def test_mean_and_scale_are_as_good_as_standardised_embeddings() -> None:
+    generator = np.random.default_rng(0)
+    scale = generator.uniform(0.1, 5, 12).astype(np.float32)
+    mean = generator.uniform(-3, 3, 12).astype(np.float32) * scale
+    features = generator.standard_normal((700, 12), dtype=np.float32) * scale + mean
+    labels = generator.integers(0, 4, len(features))
+    coefficients = generator.standard_normal((4, 13))
+    both = CrossEntropy(features, labels, 4, mean, scale)
+    standardised = (features.astype(np.float64) - mean) / scale
+    expected, expected_gradient = reference(standardised, labels, coefficients)
+    loss, gradient = both(coefficients)
+    assert loss == pytest.approx(expected, abs=1e-5)
+    assert gradient == pytest.approx(expected_gradient, abs=1e-5)
+    chosen = np.array([5, 9])
+    assert both.rows(chosen) == pytest.approx(standardised[chosen], abs=1e-5)
+
+
 def test_a_certain_sample_keeps_its_tiny_loss() -> None:
     features = np.ones((1, 1), dtype=np.float32)
     for outputs, coefficients in ((1, [[40.0, 0.0]]), (3, [[0.0, 0.0], [40.0, 0.0], [0.0, 0.0]])):

@@ -70,3 +70,11 @@ def test_an_unfinished_fit_says_so_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not fit(features, labels, 3, 10.0, max_iterations=2).has_converged
+
+
+@pytest.mark.parametrize("off", [0.0, 3.0, 300.0])
+def test_where_the_embeddings_lie_changes_nothing(off: float) -> None:
+    features, labels = overlapping(400, 3)
+    far = (features.astype(np.float64) + off * features.std(0)).astype(np.float32)
+    expected = fit(features, labels, 3, 0.1).predict(features)
+    assert fit(far, labels, 3, 0.1).predict(far) == pytest.approx(expected, abs=1e-3)

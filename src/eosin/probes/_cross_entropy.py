@@ -29,15 +29,28 @@ class CrossEntropy:
     Embeddings are multiplied in float32; all else is float64, so that small differences count.
 
     Attributes:
-        features: [N, D], C-contiguous.
+        features: [N, D], C-contiguous, float32.
         labels: [N], from 0, every class present.
         n_outputs: one logit for each class, or 1: the logit of class 1 of two.
+        mean: what the embeddings are taken less of [D].
+        scale: what they are then divided by [D]. Neither makes a copy: weights, bias and gradient
+            are changed instead, which costs digits where the mean is many times the scale.
     """
 
-    def __init__(self, features: Matrix, labels: Labels, n_outputs: int) -> None:
+    def __init__(
+        self,
+        features: Matrix,
+        labels: Labels,
+        n_outputs: int,
+        mean: Matrix | None = None,
+        scale: Matrix | None = None,
+    ) -> None:
         self.features = features
         self.labels = labels
         self.n_outputs = n_outputs
+        dim = features.shape[1]
+        self.mean = np.zeros(dim, np.float32) if mean is None else mean
+        self.scale = np.ones(dim, np.float32) if scale is None else scale
         self._executor: Executor | None = None
         rows = min(_MOST_BLOCK_ROWS, max(16, _BLOCK_VALUES // features.shape[1]))
         starts = range(0, len(features), rows)
@@ -62,8 +75,8 @@ class CrossEntropy:
 
     def __call__(self, coefficients: Coefficients) -> tuple[float, Coefficients]:
         """Gives the loss and its gradient [outputs, D + 1]."""
-        weights = np.ascontiguousarray(coefficients[:, :-1], dtype=np.float32)
-        bias = np.ascontiguousarray(coefficients[:, -1])
+        weights = np.ascontiguousarray(coefficients[:, :-1] / self.scale, dtype=np.float32)
+        bias = coefficients[:, -1] - weights.astype(np.float64) @ self.mean
 
         def of_chunk(blocks: Sequence[slice]) -> tuple[float, Coefficients]:
             return self._add_up(blocks, weights, bias)
@@ -73,8 +86,14 @@ class CrossEntropy:
         for part, part_gradient in mapped(of_chunk, self._chunks):
             loss += part
             gradient += part_gradient
+        gradient[:, :-1] -= gradient[:, -1:] * self.mean
+        gradient[:, :-1] /= self.scale
         count = len(self.labels)
         return loss / count, gradient / count
+
+    def rows(self, chosen: Labels) -> Matrix:
+        """Gives some of the embeddings less the mean and divided by the scale."""
+        return (self.features[chosen] - self.mean) / self.scale
 
     def _add_up(
         self, blocks: Sequence[slice], weights: Matrix, bias: Coefficients

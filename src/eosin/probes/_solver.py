@@ -60,10 +60,10 @@ class Solver:
         self.cross_entropy = cross_entropy
         count, dim = cross_entropy.features.shape
         most = max(_FEWEST_SAMPLES, _SAMPLES_PER_DIMENSION * (dim + 1))
-        self._sample = cross_entropy.features
+        chosen = np.arange(count)
         if count > most:
-            chosen = np.random.default_rng(0).choice(count, most, replace=False)
-            self._sample = cross_entropy.features[np.sort(chosen)]
+            chosen = np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+        self._sample = cross_entropy.rows(chosen)
         self._shares: Known | None = None
 
     def minimise(self, penalty: Penalty, start: Coefficients | None, most_updates: int) -> Solution:
@@ -117,13 +117,13 @@ class Solver:
         weights = curvatures(self._sample, at)
         # Where all are certain, nothing would be left of it.
         weights = np.maximum(weights, 0.01 * weights.mean() + 1e-30)
-        scaled: Matrix = np.empty((len(self._sample), at.shape[1]), dtype=np.float32)
-        np.multiply(self._sample, np.sqrt(weights)[:, None], out=scaled[:, :-1])
-        scaled[:, -1] = np.sqrt(weights)
-        moment = np.zeros((scaled.shape[1], scaled.shape[1]))
-        for of_part in run(_second_moment, _parts(scaled)):
+        moment = np.zeros((at.shape[1], at.shape[1]))
+        # Parts that are worth a product each; how many does not depend on the cores.
+        size = max(1024, at.shape[1])
+        parts = (_parts(each, size) for each in (self._sample, weights))
+        for of_part in run(_second_moment, *parts):
             moment += of_part
-        moment /= len(scaled)
+        moment /= len(self._sample)
         scale = float(np.trace(moment)) / len(moment)
         ridge = np.full(len(moment), max(penalty.curvature(at[:, :-1]), 1e-6 * scale))
         ridge[-1] = 1e-6 * scale
@@ -149,13 +149,14 @@ class Solver:
         return end.known, updates, end.is_minimum or has_stalled
 
 
-def _second_moment(part: Matrix) -> Matrix:
-    return part.T @ part
+def _second_moment(part: Matrix, weights: Matrix) -> Matrix:
+    scaled = np.empty((len(part), part.shape[1] + 1), dtype=np.float32)
+    scaled[:, -1] = np.sqrt(weights)
+    np.multiply(part, scaled[:, -1:], out=scaled[:, :-1])
+    return scaled.T @ scaled
 
 
-def _parts(rows: Matrix) -> list[Matrix]:
-    """Gives parts that are worth a product each; how many does not depend on the cores."""
-    size = max(1024, rows.shape[1])
+def _parts(rows: Matrix, size: int) -> list[Matrix]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 

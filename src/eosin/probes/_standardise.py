@@ -17,13 +17,8 @@ _PART_VALUES = 2**16
 _PARTS_TOGETHER = 64
 
 
-def mean_and_scale(features: Matrix, standardises: bool) -> tuple[Matrix, Matrix]:
-    """Gives mean and standard deviation [D] of embeddings [N, D].
-
-    Args:
-        features: the embeddings.
-        standardises: `False`: the deviation is said to be 1.
-    """
+def mean_and_scale(features: Matrix) -> tuple[Matrix, Matrix]:
+    """Gives mean and standard deviation [D] of embeddings [N, D]; 1 of what does not vary."""
     shift = features[0].astype(np.float64)
     sums, squares = np.zeros_like(shift), np.zeros_like(shift)
 
@@ -38,8 +33,6 @@ def mean_and_scale(features: Matrix, standardises: bool) -> tuple[Matrix, Matrix
             squares += more_squares
     off = sums / len(features)
     mean = (shift + off).astype(np.float32)
-    if not standardises:
-        return mean, np.ones_like(mean)
     variance = np.maximum(squares / len(features) - np.square(off), 0)
     scale = np.sqrt(variance).astype(np.float32)
     # What varies by less than float32 can tell from its mean would be noise blown up to unit size.

@@ -11,6 +11,10 @@ from eosin.probes._objective import Penalty, SquaredNorm
 from eosin.probes._solver import Solution, Solver
 from eosin.probes._standardise import mean_and_scale, standardised
 
+# How many standard deviations the means may be from zero for embeddings to be used as they are;
+# where they are further, they are copied, since float32 would lose digits.
+_FAR_OFF = 4.0
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinearProbe:
@@ -107,21 +111,26 @@ def fit_penalties(
         is_symmetric: whether each of two classes has weights of its own, too.
     """
     present, targets = np.unique(labels, return_inverse=True)
-    mean, scale = mean_and_scale(features, standardises)
+    mean, deviation = mean_and_scale(features)
+    scale = deviation if standardises else np.ones_like(deviation)
     if len(present) == 1:
         nothing = np.zeros((1, features.shape[1] + 1))
         only = Solution(coefficients=nothing, loss=0.0, updates=0, has_converged=True)
         for _ in penalties:
             yield _as_probe(only, present, n_classes, mean, scale)
         return
-    centred = standardised(features, mean, scale)
-    basis = None
-    if len(centred) < centred.shape[1]:
-        # Weights outside the span of the embeddings are zero: fewer dimensions do.
-        basis, inner = np.linalg.qr(centred.T)
-        centred = np.ascontiguousarray(inner.T)
     n_outputs = 1 if len(present) == 2 and not is_symmetric else len(present)
-    solver = Solver(CrossEntropy(centred, targets, n_outputs))
+    basis = None
+    if len(features) < features.shape[1]:
+        # Weights outside the span of the embeddings are zero: fewer dimensions do.
+        basis, inner = np.linalg.qr(standardised(features, mean, scale).T)
+        loss = CrossEntropy(np.ascontiguousarray(inner.T), targets, n_outputs)
+    elif np.mean(np.square(mean / deviation)) <= _FAR_OFF**2:
+        plain = np.ascontiguousarray(features, dtype=np.float32)
+        loss = CrossEntropy(plain, targets, n_outputs, mean, scale)
+    else:
+        loss = CrossEntropy(standardised(features, mean, scale), targets, n_outputs)
+    solver = Solver(loss)
     start = None
     for penalty in penalties:
         solution = solver.minimise(penalty, start, max_iterations)
