@@ -19,7 +19,7 @@ Coefficients = NDArray[np.float64]
 # A block of rows is used for the logits and again for the gradient while it is in the cache.
 _BLOCK_VALUES = 2**20
 _MOST_BLOCK_ROWS = 512
-_CHUNK_BLOCKS = 8
+_CHUNK_BLOCKS = 4
 
 
 class CrossEntropy:
@@ -93,7 +93,12 @@ class CrossEntropy:
 
     def rows(self, chosen: Labels) -> Matrix:
         """Gives some of the embeddings less the mean and divided by the scale."""
-        return (self.features[chosen] - self.mean) / self.scale
+        found = np.empty((len(chosen), self.features.shape[1]), dtype=np.float32)
+        for start in range(0, len(chosen), _MOST_BLOCK_ROWS):
+            part = slice(start, start + _MOST_BLOCK_ROWS)
+            np.subtract(self.features[chosen[part]], self.mean, out=found[part])
+            np.divide(found[part], self.scale, out=found[part])
+        return found
 
     def _add_up(
         self, blocks: Sequence[slice], weights: Matrix, bias: Coefficients
