@@ -176,6 +176,18 @@ def test_a_slide_that_is_coarser_in_its_file_is_given_in_level_0(
     assert 600 < points.max() <= 700
 
 
+def test_a_slide_that_does_not_fit_the_network_is_named(
+    network: Path, dark: type[Dark], slide: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"{slide.name} .* slides are not enlarged.* --mpp"):
+        segment(slide_config(network, slide, tmp_path / "out.geojson", mpp=1.0))
+    bare = tmp_path / "bare.tiff"
+    tifffile.imwrite(bare, tifffile.imread(slide), tile=(128, 128), photometric="rgb")
+    with pytest.raises(InputError, match=r"bare\.tiff has no usable mpp.* --mpp"):
+        segment(slide_config(network, bare, tmp_path / "out.geojson", mpp=None))
+    assert dark.calls == 0 and not list(tmp_path.glob("out*"))
+
+
 def test_killed_and_started_again_it_computes_no_part_twice(
     network: Path, dark: type[Dark], slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,7 +109,7 @@ def _segment_image(config: Config, saved: Saved, predict: NucleiPredictor) -> Wr
 
 
 def _segment_slide(config: Config, saved: Saved, predict: NucleiPredictor, slide: Slide) -> Written:
-    scale = saved.mpp / slide.mpp
+    scale = _scale(slide, saved.mpp)
     width, height = (int(side / scale) for side in slide.dimensions)
     is_drawn = config.map is not None or config.overlay is not None
     if is_drawn and max(width, height) > _LARGEST_MAP_PX:
@@ -140,6 +140,26 @@ def _segment_slide(config: Config, saved: Saved, predict: NucleiPredictor, slide
         written = _written(config, count, found, pixels, saved.classes)
     parts.forget()
     return written
+
+
+def _scale(slide: Slide, mpp: float) -> float:
+    """Gives how many pixels of level 0 a pixel of the network is wide."""
+    try:
+        own = slide.mpp
+    except InputError:
+        raise InputError(
+            f"{slide.path} has no usable mpp (micrometres a pixel): it is missing, implausible or "
+            "unequal along x and y. Give that of its level 0 with --mpp."
+        ) from None
+    try:
+        slide.reading(mpp)
+    except InputError:
+        raise InputError(
+            f"{slide.path} was scanned at {own:.4g} mpp, which is coarser than the {mpp:.4g} mpp "
+            "that the network was trained at, and slides are not enlarged. Take a network for "
+            "coarser images; or, if the slide's mpp is wrong, give that of its level 0 with --mpp."
+        ) from None
+    return mpp / own
 
 
 def _written(
