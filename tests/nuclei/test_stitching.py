@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -125,6 +125,7 @@ def read_from(image):
     part=st.integers(15, 70),
     margin=st.integers(26, 40),
 )
+@example(seed=0, height=64, width=8, part=15, margin=32)  # a centre near a part two rows below
 def test_parts_give_what_the_whole_gives(seed, height, width, part, margin):
     image = blobs(height, width, seed)
     expected = segment(image)

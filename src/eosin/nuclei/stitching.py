@@ -137,7 +137,8 @@ def segment_in_parts(
             f"Parts of {part_px} pixels with a margin of {margin_px} cannot be cut; a part needs 1 "
             "pixel at least and a margin 0."
         )
-    seam = min(_SEAM_PX, margin_px // 4)
+    # No more than half of a part, or parts that know nothing of each other would give the same.
+    seam = min(_SEAM_PX, margin_px // 4, part_px // 2)
     given: dict[tuple[int, int], tuple[_Box, NDArray[np.uint8]]] = {}
     columns = len(range(0, width, part_px))
     for place, (top, left) in enumerate(
