@@ -2,24 +2,29 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# One more than cores: many tests wait for processes of their own.
-WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-all check format fresh bench bench-learning bench-gpu docs clean
+.PHONY: demo test test-all quick-tests check lint types format fresh bench bench-learning bench-gpu docs clean
 
 demo: .venv/installed ## The whole line on synthetic slides; ends with the path of its report.
 	$(BIN)/eosin demo --out eosin-demo $(DEMO_ARGS)
 
-test: check ## Lint, types and all tests but the slow ones.
-	$(PYTEST) -m "not slow and not gpu" $(TEST_ARGS)
+test: lint ## Lint, types and all tests but the slow ones; types are checked while tests wait.
+	+@$(MAKE) --no-print-directory --jobs=2 types quick-tests
 
-test-all: check ## Everything that needs no GPU.
+test-all: lint types ## Everything that needs no GPU.
 	$(PYTEST) -m "not gpu" $(TEST_ARGS)
 
-check: .venv/installed-dev ## Format, lint and types, without changing anything.
+quick-tests: .venv/installed-dev
+	$(PYTEST) -m "not slow and not gpu" $(TEST_ARGS)
+
+check: lint types ## Format, lint and types, without changing anything.
+
+lint: .venv/installed-dev
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
+
+types: .venv/installed-dev
 	$(BIN)/basedpyright --level error
 
 format: .venv/installed-dev ## Rewrites the code in the project's format.

@@ -10,6 +10,7 @@ import pytest
 from eosin.cli import main
 
 
+@pytest.mark.slow
 def test_the_feeding_of_a_recipe_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

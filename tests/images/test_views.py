@@ -59,7 +59,9 @@ def torchvision_view(image, params):
     return 255 * view.permute(1, 2, 0).numpy()
 
 
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize(
+    "interpolation", ["bicubic", pytest.param("bilinear", marks=pytest.mark.slow)]
+)
 def test_views_agree_with_torchvision_on_floats(tissue, interpolation):
     spec = dataclasses.replace(STRONG, interpolation=interpolation)
     rng = np.random.default_rng(0)

@@ -439,6 +439,7 @@ def test_real_slides(shared_data: Path, tmp_path: Path) -> None:
     assert (tcga.patient, tcga.mpp, tcga.reached[0].level) == ("TCGA-CR-7395", 0.25, 1)
 
 
+@pytest.mark.slow
 def test_runs_killed_at_random_moments_resume_to_the_same_store(
     write_slide: WriteSlide, tmp_path: Path
 ) -> None:
