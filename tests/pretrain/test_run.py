@@ -115,7 +115,7 @@ def wait_for_update(out: Path, update: int) -> None:
         time.sleep(0.01)
 
 
-# MoCo v2 and DINO are killed with two processes below; Barlow Twins has no state but its weights.
+# MoCo v2 and DINO are killed with two processes below; Barlow Twins keeps nothing else.
 @pytest.mark.parametrize(
     "method",
     [
@@ -351,9 +351,8 @@ def kill_after(updates: int) -> None:
     Stepper.__call__ = counted
 
 
-@pytest.mark.parametrize(
-    "method", ["dino", pytest.param("moco_v2", marks=pytest.mark.slow)]
-)  # the others share all that matters here
+# The others share all that matters here.
+@pytest.mark.parametrize("method", ["dino", pytest.param("moco_v2", marks=pytest.mark.slow)])
 def test_killed_processes_resume_to_the_same_bits(method: str, tiles: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
     folders = run_on_ranks(2, pretrained_on_ranks, tmp_path / "a", method, tiles, whole, 0)

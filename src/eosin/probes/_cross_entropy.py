@@ -93,11 +93,9 @@ class CrossEntropy:
 
     def rows(self, chosen: Labels) -> Matrix:
         """Gives some of the embeddings less the mean and divided by the scale."""
-        found = np.empty((len(chosen), self.features.shape[1]), dtype=np.float32)
-        for start in range(0, len(chosen), _MOST_BLOCK_ROWS):
-            part = slice(start, start + _MOST_BLOCK_ROWS)
-            np.subtract(self.features[chosen[part]], self.mean, out=found[part])
-            np.divide(found[part], self.scale, out=found[part])
+        found = self.features[chosen]
+        found -= self.mean
+        found /= self.scale
         return found
 
     def _add_up(
